@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the eBPF programs tell user space. Shared by bpf/ and user/; fixed widths, explicit padding, no pointers.
+ * All pids and tids are those of the observer's pid namespace. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns()).
+ */
+#ifndef ICP_EVENTS_H
+#define ICP_EVENTS_H
+
+#ifndef __VMLINUX_H__
+#include <stdint.h>
+typedef uint64_t icp_u64;
+typedef int64_t icp_s64;
+typedef uint32_t icp_u32;
+typedef uint8_t icp_u8;
+#else
+typedef __u64 icp_u64;
+typedef __s64 icp_s64;
+typedef __u32 icp_u32;
+typedef __u8 icp_u8;
+#endif
+
+enum icp_event_type {
+	ICP_EV_FAULT = 1,  /* a write fault: ring `faults` */
+	/* the rest: ring `changes`, with a wake-up each */
+	ICP_EV_FORK,	   /* pid, tid: of the parent; arg[0]: child pid. Followed children are already added */
+	ICP_EV_EXEC,	   /* pid has a new mm */
+	ICP_EV_EXIT,	   /* the whole process has ended (its last thread) */
+	ICP_EV_MAP,	   /* layout changed: arg[0] start, arg[1] length or 0, op = enum icp_map_op */
+	ICP_EV_SHM,	   /* op = enum icp_shm_op, ret = the call's result, arg[] = its arguments */
+};
+
+enum icp_map_op {
+	ICP_MAP_MMAP = 1,
+	ICP_MAP_MUNMAP,
+	ICP_MAP_MREMAP,
+	ICP_MAP_MPROTECT,
+	ICP_MAP_BRK,
+	ICP_MAP_MADVISE,
+};
+
+enum icp_shm_op {
+	ICP_SHM_GET = 1, /* arg: key, size, flags; ret: shmid */
+	ICP_SHM_AT,	 /* arg: shmid, address asked, flags; ret: address */
+	ICP_SHM_DT,	 /* arg: address */
+	ICP_SHM_RMID,	 /* arg: shmid */
+};
+
+#define ICP_FAULT_KERNEL 1 /* the kernel wrote on behalf of the thread (read(2), stat(2)...) */
+
+struct icp_fault {
+	icp_u64 time;
+	icp_u64 addr; /* exact address of the access */
+	icp_u64 ip;   /* user instruction; of a kernel access: where the thread entered the kernel */
+	icp_u32 pid;
+	icp_u32 tid;
+	icp_u32 flags; /* ICP_FAULT_* */
+	icp_u32 pad;
+};
+
+struct icp_change {
+	icp_u64 time;
+	icp_u32 pid;
+	icp_u32 tid;
+	icp_u32 type; /* enum icp_event_type */
+	icp_u32 op;
+	icp_u64 arg[3];
+	icp_s64 ret;
+};
+
+/* Per target, in the map `targets` (key: pid). Only ever grows; user space takes differences. */
+struct icp_counters {
+	icp_u64 faults_user;
+	icp_u64 faults_kernel;
+	icp_u64 lost_faults;  /* failed reserves in ring `faults` */
+	icp_u64 lost_changes; /* failed reserves in ring `changes` */
+	icp_u64 read_locks;   /* mmap_lock taken for reading, by anybody, on the target's mm */
+	icp_u64 write_locks;  /* ... for writing */
+	icp_u64 own_locks;    /* of those, taken by icp-bpf itself (observer_pid) */
+	icp_u64 follow;	      /* children of this target are added too */
+};
+
+_Static_assert(sizeof(struct icp_fault) == 40, "icp_fault");
+_Static_assert(sizeof(struct icp_change) == 56, "icp_change");
+_Static_assert(sizeof(struct icp_counters) == 64, "icp_counters");
+
+#endif

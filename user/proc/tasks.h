@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Threads of a process and descendants of a process, from /proc. */
+#ifndef ICP_PROC_TASKS_H
+#define ICP_PROC_TASKS_H
+
+#include "base/vec.h"
+#include "proc/target.h"
+
+typedef VEC(pid_t) pid_list;
+
+/* The thread ids of @t, ascending. May be outdated on return: re-read until stable where it matters. */
+int tasks_threads(const struct target *t, pid_list *out) _must_use_;
+
+/* @pid's descendants (children, their children...), without @pid itself, parents before children. */
+int tasks_descendants(pid_t pid, pid_list *out) _must_use_;
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A write tracker says which pages of one process were written since the last time it was asked. Backends: uffd,
+ * kmod, softdirty; the best available is chosen by probing, never from a version number.
+ */
+#ifndef ICP_TRACK_TRACKER_H
+#define ICP_TRACK_TRACKER_H
+
+#include "inject/warden.h"
+#include "proc/maps.h"
+#include "track/dirty.h"
+
+struct tracker;
+
+struct tracker_ops {
+	const char *name;
+	/* Can it work here? 0, or -EOPNOTSUPP/-EPERM with why and what to do in @why (no error message is set). */
+	int (*probe)(char *why, size_t len);
+	int (*open)(struct target *target, struct warden *warden, struct tracker **out);
+	int (*take)(struct tracker *t, const struct maps *maps, struct dirty *out);
+	int (*follow)(struct tracker *t, const struct maps *maps);
+	void (*close)(struct tracker *t);
+};
+
+extern const struct tracker_ops tracker_uffd;
+
+/* Every backend, best first; NULL-terminated. */
+extern const struct tracker_ops *const tracker_backends[];
+
+/* What every backend's own struct begins with. */
+struct tracker {
+	const struct tracker_ops *ops;
+	struct target *target;	/* borrowed: outlives the tracker */
+	uint64_t epoch;
+	uint64_t stopped_ns;	/* how long attaching stopped the target */
+};
+
+/*
+ * Attach to @target and arm all of its memory: from now on writes are noticed. @name NULL chooses the best backend.
+ * Refuses, with the target untouched: no such tracker, not available here, memory under another userfaultfd...
+ */
+int tracker_open(const char *name, struct target *target, struct warden *warden, struct tracker **out) _must_use_;
+
+/*
+ * The set of pages written since the last take (or since open), and arm them again, in one step per page: a write is
+ * in this set or in the next one, never in neither. @maps: read just before. -ESRCH (bare): the process is gone, or
+ * has another mm (execve): open a new tracker.
+ */
+int tracker_take(struct tracker *t, const struct maps *maps, struct dirty *out) _must_use_;
+
+/* Arm mappings that are new since; they were, and stay until the next take, dirty as a whole. */
+int tracker_follow(struct tracker *t, const struct maps *maps) _must_use_;
+
+/* Detach: the target runs on with nothing left in it. */
+void tracker_close(struct tracker *t);
+
+#endif
