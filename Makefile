@@ -24,9 +24,9 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   :=
+SRC_proc   := maps pagemap target tasks
 SRC_inject :=
-SRC_track  :=
+SRC_track  := dirty tracker uffd
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
