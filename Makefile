@@ -25,7 +25,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
 SRC_proc   :=
-SRC_inject :=
+SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  :=
 SRC_image  :=
 SRC_state  :=
