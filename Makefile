@@ -25,7 +25,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks
-SRC_inject :=
+SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd
 SRC_image  :=
 SRC_state  :=
