@@ -26,7 +26,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
-SRC_track  := dirty tracker uffd
+SRC_track  := dirty tracker uffd events events_caps
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
@@ -34,10 +34,10 @@ SRC_session:=
 SRC_obs    :=
 SRC_cli    :=
 DIRS       := base proc inject track image state dump session obs cli
-BPF        :=
+BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        :=
+UNIT        := track/test_events
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     :=
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
@@ -84,7 +84,14 @@ $(B)/icp.bpf.o: $(BPF_OBJ)
 $(B)/icp.skel.h: $(B)/icp.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name icp_bpf > $@
 
-$(B)/user/track/events.o: $(B)/icp.skel.h
+$(B)/user/track/events.o $(B)/user/track/events_hooks.o: $(B)/icp.skel.h
+
+# the running kernel's types in full, to copy from: vmlinux/README.md
+.PHONY: vmlinux
+vmlinux:
+	@mkdir -p build
+	$(call say,DUMP,build/vmlinux.h)
+	$(Q)$(BPFTOOL) btf dump file /sys/kernel/btf/vmlinux format c > build/vmlinux.h
 
 # --- tests -----------------------------------------------------------------------------------------------------------
 $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
