@@ -31,13 +31,13 @@ SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
 SRC_session:=
-SRC_obs    :=
+SRC_obs    := wws
 SRC_cli    :=
 DIRS       := base proc inject track image state dump session obs cli
 BPF        :=
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        :=
+UNIT        := obs/test_wws
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     :=
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
