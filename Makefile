@@ -24,7 +24,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   :=
+SRC_proc   := sysvshm
 SRC_inject :=
 SRC_track  :=
 SRC_image  :=
@@ -37,7 +37,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        :=
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := obs/test_wws
+UNIT        := obs/test_wws proc/test_sysvshm
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     :=
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
