@@ -24,20 +24,20 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap target tasks
+SRC_proc   := maps pagemap target tasks sysvshm
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
 SRC_session:=
-SRC_obs    :=
+SRC_obs    := wws
 SRC_cli    :=
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     :=
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
