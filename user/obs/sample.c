@@ -16,3 +16,8 @@ void sample_clear(struct sample *s)
 	}
 	vec_free(&s->processes);
 }
+
+void free_summary(struct summary *s)
+{
+	vec_free(&s->processes);
+}

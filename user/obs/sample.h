@@ -116,5 +116,6 @@ struct summary {
 };
 
 void sample_clear(struct sample *s);
+void free_summary(struct summary *s);
 
 #endif

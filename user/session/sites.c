@@ -61,6 +61,17 @@ void sites_clear(struct sites *sites)
 	sites->used = 0;
 }
 
+void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, char *out, size_t len)
+{
+	struct symbol_name name;
+
+	symbols_lookup(symbols, p->target, &p->maps, ip, &name);
+	if (name.kind == SYMBOL_FUNCTION)
+		snprintf(out, len, "%s [%s]", name.function, name.module);
+	else
+		symbol_format(&name, ip, out, len);
+}
+
 static int by_thread_and_function(const void *a, const void *b)
 {
 	const struct writer_stat *x = a, *y = b;

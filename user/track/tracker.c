@@ -5,6 +5,14 @@
 
 const struct tracker_ops *const tracker_backends[] = {&tracker_uffd, NULL};
 
+const struct tracker_absence tracker_absent[] = {
+	{"kmod", "a kernel module resets the WRITE bit of page-table entries",
+	 "not in this version: uffd is, for Linux 6.7 and newer"},
+	{"softdirty", "the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)",
+	 "not in this version: uffd is, for Linux 6.7 and newer"},
+	{0},
+};
+
 static const struct tracker_ops *find(const char *name)
 {
 	for (size_t i = 0; tracker_backends[i]; i++)
@@ -33,6 +41,9 @@ int tracker_choose(const char *name, const struct tracker_ops **out)
 	const struct tracker_ops *ops = name ? find(name) : best(why, sizeof(why));
 	int err;
 
+	for (size_t i = 0; name && tracker_absent[i].name; i++)
+		if (!strcmp(tracker_absent[i].name, name))
+			return refuse(-EOPNOTSUPP, "tracker %s is %s", name, tracker_absent[i].why);
 	if (!ops && name)
 		return refuse(-EINVAL, "no tracker is called '%s': see icp-bpf check", name);
 	if (!ops)

@@ -13,7 +13,7 @@
 struct tracker;
 
 struct tracker_ops {
-	const char *name;
+	const char *name, *purpose;
 	/* Can it work here? 0, or -EOPNOTSUPP/-EPERM with why and what to do in @why (no error message is set). */
 	int (*probe)(char *why, size_t len);
 	int (*open)(struct target *target, struct warden *warden, bool count_present, struct tracker **out);
@@ -26,6 +26,12 @@ extern const struct tracker_ops tracker_uffd;
 
 /* Every backend, best first; NULL-terminated. */
 extern const struct tracker_ops *const tracker_backends[];
+
+/* Those of the design that this version does not have; ends with a NULL name. */
+struct tracker_absence {
+	const char *name, *purpose, *why;
+};
+extern const struct tracker_absence tracker_absent[];
 
 /* What every backend's own struct begins with. */
 struct tracker {

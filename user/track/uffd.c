@@ -345,6 +345,7 @@ static int open_tracker(struct target *target, struct warden *warden, bool count
 
 const struct tracker_ops tracker_uffd = {
 	.name = "uffd",
+	.purpose = "userfaultfd write-protect and PAGEMAP_SCAN (Linux >= 6.7)",
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,
