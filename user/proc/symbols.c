@@ -16,6 +16,7 @@
 
 #define MODULES_MAX 256	    /* files whose tables are kept; the least recently used one goes */
 #define CACHE_SIZE 8192	    /* addresses; a power of two */
+#define PLACES 1024	    /* VMAs; a power of two */
 #define VDSO_MAX (1u << 20) /* bytes */
 
 struct module {
@@ -32,14 +33,23 @@ struct module {
 	uint64_t used;
 };
 
-/* What an address meant; right as long as the same part of the same file lies there. */
-struct entry {
-	uint64_t ip;
-	uint64_t start, offset, inode; /* of the VMA */
+/*
+ * A VMA of a process and its module; right as long as the same part of the same file lies
+ * there. What keeps the file from being opened (which takes the target's mmap_lock) for every
+ * new address.
+ */
+struct place {
+	uint64_t start, offset, inode;
 	uint32_t dev_major, dev_minor;
-	uint32_t vma; /* where in the maps it was */
-	pid_t pid;    /* 0: empty */
+	pid_t pid; /* 0: empty */
 	uint32_t module, serial;
+};
+
+/* What an address meant. */
+struct entry {
+	struct place place;
+	uint64_t ip;
+	uint32_t vma; /* where in the maps it was */
 	/* the answer; the function is the module's */
 	const char *function;
 	uint64_t function_offset, module_offset;
@@ -50,7 +60,9 @@ struct symbols {
 	uint32_t serial;
 	uint64_t clock;
 	struct symbols_stats stats;
-	struct entry cache[CACHE_SIZE]; /* by hash, without chains: a collision replaces */
+	/* both by hash, without chains: a collision replaces */
+	struct place places[PLACES];
+	struct entry cache[CACHE_SIZE];
 };
 
 int symbols_new(struct symbols **out)
@@ -69,8 +81,11 @@ void symbols_free(struct symbols *s)
 void symbols_forget(struct symbols *s, pid_t pid)
 {
 	for (size_t i = 0; i < CACHE_SIZE; i++)
-		if (s->cache[i].pid == pid)
-			s->cache[i].pid = 0;
+		if (s->cache[i].place.pid == pid)
+			s->cache[i].place.pid = 0;
+	for (size_t i = 0; i < PLACES; i++)
+		if (s->places[i].pid == pid)
+			s->places[i].pid = 0;
 	for (size_t i = 0; i < MODULES_MAX; i++)
 		if (s->modules[i].serial && s->modules[i].vdso_of == pid)
 			s->modules[i].vdso_of = -1;
@@ -218,27 +233,30 @@ static struct module *module_get(struct symbols *s, const struct target *t,
 	return m;
 }
 
-static struct entry *entry_of(struct symbols *s, pid_t pid, uint64_t ip)
+static size_t hash(pid_t pid, uint64_t addr)
 {
-	uint64_t h = (ip ^ (uint64_t)pid << 48) * 0x9e3779b97f4a7c15ull;
+	return (size_t)(((addr ^ (uint64_t)pid << 48) * 0x9e3779b97f4a7c15ull) >> 32);
+}
 
-	return &s->cache[(h >> 32) & (CACHE_SIZE - 1)];
+static bool still_there(const struct symbols *s, const struct place *p, pid_t pid,
+			const struct vma *vma)
+{
+	return p->pid == pid && vma->start == p->start && vma->offset == p->offset &&
+	       vma->inode == p->inode && vma->dev_major == p->dev_major &&
+	       vma->dev_minor == p->dev_minor && (has_file(vma) || is_vdso(vma)) &&
+	       s->modules[p->module].serial == p->serial;
 }
 
 /* The cached answer, when what it was made of is still there: O(1). */
-static const struct vma *cached(struct symbols *s, const struct entry *e, pid_t pid,
+static const struct vma *cached(const struct symbols *s, const struct entry *e, pid_t pid,
 				const struct maps *maps, uint64_t ip)
 {
 	const struct vma *vma;
 
-	if (e->pid != pid || e->ip != ip || e->vma >= maps->n)
+	if (e->place.pid != pid || e->ip != ip || e->vma >= maps->n)
 		return NULL;
 	vma = &maps->data[e->vma];
-	if (vma->start != e->start || vma->end <= ip || vma->offset != e->offset ||
-	    vma->inode != e->inode || vma->dev_major != e->dev_major ||
-	    vma->dev_minor != e->dev_minor || (!has_file(vma) && !is_vdso(vma)))
-		return NULL;
-	return s->modules[e->module].serial == e->serial ? vma : NULL;
+	return ip < vma->end && still_there(s, &e->place, pid, vma) ? vma : NULL;
 }
 
 static void copy_module_name(const char *path, char *to, size_t len)
@@ -251,36 +269,47 @@ static void copy_module_name(const char *path, char *to, size_t len)
 	to[i] = 0;
 }
 
+static struct place place_get(struct symbols *s, const struct target *t, const struct vma *vma)
+{
+	struct place *p = &s->places[hash(t->pid, vma->start) & (PLACES - 1)];
+	const struct module *m;
+
+	if (still_there(s, p, t->pid, vma))
+		return *p;
+	m = module_get(s, t, vma);
+	*p = (struct place){.start = vma->start,
+			    .offset = vma->offset,
+			    .inode = vma->inode,
+			    .dev_major = vma->dev_major,
+			    .dev_minor = vma->dev_minor,
+			    .pid = t->pid,
+			    .module = (uint32_t)(m - s->modules),
+			    .serial = m->serial};
+	return *p;
+}
+
 /* @e: of that address; find out what it means. */
 static void resolve(struct symbols *s, struct entry *e, const struct target *t,
 		    const struct vma *vma)
 {
-	uint64_t at = e->ip - vma->start + vma->offset;
-	const struct module *m = module_get(s, t, vma);
+	const struct elfsyms *elf;
 
-	e->start = vma->start;
-	e->offset = vma->offset;
-	e->inode = vma->inode;
-	e->dev_major = vma->dev_major;
-	e->dev_minor = vma->dev_minor;
-	e->module = (uint32_t)(m - s->modules);
-	e->serial = m->serial;
-	e->function = NULL;
-	e->module_offset = at;
-	if (m->elf && elfsyms_vaddr(m->elf, at, &e->module_offset))
-		e->function = elfsyms_find(m->elf, e->module_offset, &e->function_offset);
+	e->place = place_get(s, t, vma);
+	e->module_offset = e->ip - vma->start + vma->offset;
+	elf = s->modules[e->place.module].elf;
+	if (elf && elfsyms_vaddr(elf, e->module_offset, &e->module_offset))
+		e->function = elfsyms_find(elf, e->module_offset, &e->function_offset);
 }
 
 void symbols_lookup(struct symbols *s, const struct target *t, const struct maps *maps,
 		    uint64_t ip, struct symbol_name *out)
 {
-	struct entry *e = entry_of(s, t->pid, ip);
+	struct entry *e = &s->cache[hash(t->pid, ip) & (CACHE_SIZE - 1)];
 	const struct vma *vma = cached(s, e, t->pid, maps, ip);
 
 	*out = (struct symbol_name){};
 	if (vma) {
 		s->stats.hits++;
-		s->modules[e->module].used = ++s->clock;
 	} else {
 		vma = maps_find(maps, ip);
 		if (!vma)
@@ -293,10 +322,10 @@ void symbols_lookup(struct symbols *s, const struct target *t, const struct maps
 			return;
 		}
 		s->stats.misses++;
-		*e = (struct entry){
-			.ip = ip, .pid = t->pid, .vma = (uint32_t)(vma - maps->data)};
+		*e = (struct entry){.ip = ip, .vma = (uint32_t)(vma - maps->data)};
 		resolve(s, e, t, vma);
 	}
+	s->modules[e->place.module].used = ++s->clock;
 	copy_module_name(vma->name, out->module, sizeof(out->module));
 	out->module_offset = e->module_offset;
 	out->function = e->function;

@@ -11,7 +11,7 @@
  * Files are opened through /proc/PID/map_files where permitted, which finds deleted files and
  * those of containers, else by name inside the target's root; one that is not the mapped file
  * (another inode) is not used. The former, and reading the vdso, takes the mmap_lock of the
- * target for reading, on the first lookup of an address only. Nothing else is done to the
+ * target for reading, on the first lookup in a VMA only. Nothing else is done to the
  * target; its files and its memory are untrusted input.
  *
  * Not thread-safe: one struct symbols per thread.

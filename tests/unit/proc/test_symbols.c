@@ -7,7 +7,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -15,8 +14,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -346,6 +343,7 @@ static void follows_what_is_mapped(void **state)
 	unlink(path); /* still mapped, and found without its name, when that is permitted */
 	subject_reread(&me);
 	expect(s, &me, map + at, "known_function", 0);
+	symbols_forget(s, getpid());
 	expect(s, &me, map + at + 1, geteuid() ? NULL : "known_function", 1);
 	/* now no ELF file, at the same place under the same name */
 	memset(image, 'x', 64);
@@ -355,6 +353,33 @@ static void follows_what_is_mapped(void **state)
 	subject_reread(&me);
 	expect(s, &me, map + at, NULL, 0);
 	munmap(map, len);
+}
+
+/* More files than tables are kept for: what is cached of a table that went is not used. */
+static void forgets_the_least_recently_used_file(void **state)
+{
+	_cleanup_symbols_ struct symbols *s = new_symbols();
+	struct symbols_stats stats;
+	_subject_ me = {};
+	char *maps[300];
+
+	for (int i = 0; i < 300; i++) {
+		_cleanup_fd_ int fd = memfd_create("no-elf", MFD_CLOEXEC);
+
+		assert_true(fd >= 0 && !ftruncate(fd, (off_t)PAGE));
+		maps[i] = mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+		assert_true(maps[i] != MAP_FAILED);
+	}
+	subject_open(&me, getpid());
+	expect(s, &me, a_static_function, "a_static_function", 0);
+	for (int i = 0; i < 300; i++)
+		expect(s, &me, maps[i] + 1, NULL, 0);
+	expect(s, &me, a_static_function, "a_static_function", 0);
+	symbols_stats(s, &stats);
+	assert_int_equal(stats.files_read, 302);
+	assert_int_equal(stats.hits, 0);
+	for (int i = 0; i < 300; i++)
+		munmap(maps[i], PAGE);
 }
 
 static void survives_truncated_files(void **state)
@@ -454,6 +479,7 @@ int main(void)
 		cmocka_unit_test(says_module_and_offset_of_a_stripped_program),
 		cmocka_unit_test(says_what_has_no_file),
 		cmocka_unit_test(follows_what_is_mapped),
+		cmocka_unit_test(forgets_the_least_recently_used_file),
 		cmocka_unit_test(survives_truncated_files),
 		cmocka_unit_test(survives_corrupted_files),
 	};
