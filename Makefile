@@ -24,7 +24,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap target tasks sysvshm
+SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps
 SRC_image  :=
@@ -37,9 +37,12 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     :=
+TARGETS     := symbols_static symbols_stripped
+# name_FLAGS: how one of them is linked
+symbols_static_FLAGS   := -static -no-pie
+symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
 INTEGRATION :=
 # --------------------------------------------------------------------------------------------------------------------
@@ -107,7 +110,9 @@ $(B)/tests/integration/%: tests/integration/%.c $(B)/libicp.a
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -Itests -MMD -MP -o $@ $< -lpthread -lm
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -Itests -MMD -MP $($*_FLAGS) -o $@ $< -lpthread -lm
+
+$(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
 tests: $(B)/icp-bpf $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
