@@ -4,8 +4,8 @@
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
-B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 comma   := ,
+B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
@@ -26,7 +26,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
-SRC_track  := dirty tracker uffd events events_caps
+SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=

@@ -14,14 +14,27 @@
  */
 const volatile bool mmap_lock_has_path __weak = false;
 
-static __always_inline bool mmap_lock_write(const unsigned long long *ctx)
+/* Assembly, because the compiler joins two loads into one from a computed address, which the
+ * verifier refuses. */
+#define CTX_ARG(ctx, n)                                                                        \
+	({                                                                                     \
+		unsigned long long value_;                                                     \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(value_) : "r"(ctx), "i"((n)*8));  \
+		value_;                                                                        \
+	})
+
+static __always_inline bool mmap_lock_write(unsigned long long *ctx)
 {
-	return mmap_lock_has_path ? ctx[2] : ctx[1];
+	if (mmap_lock_has_path)
+		return CTX_ARG(ctx, 2);
+	return CTX_ARG(ctx, 1);
 }
 
-static __always_inline bool mmap_lock_success(const unsigned long long *ctx)
+static __always_inline bool mmap_lock_success(unsigned long long *ctx)
 {
-	return mmap_lock_has_path ? ctx[3] : ctx[2];
+	if (mmap_lock_has_path)
+		return CTX_ARG(ctx, 3);
+	return CTX_ARG(ctx, 2);
 }
 
 /* Whose memory this is. Without CONFIG_MEMCG there is no owner: then only what a process does

@@ -55,8 +55,9 @@ enum icp_shm_op {
 	ICP_SHM_RMID,	 /* arg: shmid */
 };
 
-#define ICP_FAULT_KERNEL 1 /* the kernel wrote on behalf of the thread (read(2), stat(2)...)   \
-			    */
+#define ICP_FAULT_KERNEL                                                                       \
+	1 /* the kernel wrote on behalf of the thread (read(2), stat(2)...)                    \
+	   */
 
 struct icp_fault {
 	icp_u64 time;

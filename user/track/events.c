@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/log.h"
 #include "icp.skel.h"
 #include "track/events_priv.h"
 
@@ -58,11 +57,9 @@ struct bpf_link **events_link_of(struct icp_bpf *skel, const struct events_prog 
 
 static int log_libbpf(enum libbpf_print_level level, const char *fmt, va_list args)
 {
-	char line[1000];
-
-	vsnprintf(line, sizeof(line), fmt, args);
-	line[strcspn(line, "\n")] = 0;
-	debug("%s", line);
+	/* not debug(): a verifier log has many lines */
+	if (getenv("ICP_DEBUG"))
+		vfprintf(stderr, fmt, args);
 	return 0;
 }
 
@@ -120,8 +117,7 @@ static int configure(struct events *e, const struct events_config *config, uint3
 	for (size_t i = 0; i < events_progs_n; i++) {
 		const struct events_prog *p = &events_progs[i];
 
-		if ((p->kind == PROG_FAULTS && config->no_faults) ||
-		    (p->kind == PROG_CALLS && config->no_syscalls)) {
+		if (p->kind == PROG_FAULTS && config->no_faults) {
 			bpf_program__set_autoload(events_prog_of(skel, p), false);
 			continue;
 		}
@@ -195,23 +191,50 @@ static int learn_observer(struct events *e)
 	return err ? events_refused(err, "run the eBPF program learn_observer") : 0;
 }
 
-static int attach(struct events *e)
+static int attach_one(struct events *e, const struct events_prog *p)
+{
+	struct bpf_program *prog = events_prog_of(e->skel, p);
+	struct bpf_link **link = events_link_of(e->skel, p);
+
+	if (bpf_program__fd(prog) < 0 || *link)
+		return 0;
+	*link = bpf_program__attach(prog);
+	if (*link)
+		return 0;
+	if (!p->missing)
+		return events_refused(-errno, p->name);
+	e->missing |= p->missing;
+	return 0;
+}
+
+static int attach(struct events *e, const struct events_config *config)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < events_progs_n && !err; i++) {
+		if (events_progs[i].kind != PROG_CALLS || !config->no_syscalls)
+			err = attach_one(e, &events_progs[i]);
+	}
+	return err;
+}
+
+int events_calls(struct events *e, bool on)
 {
 	for (size_t i = 0; i < events_progs_n; i++) {
 		const struct events_prog *p = &events_progs[i];
-		struct bpf_program *prog = events_prog_of(e->skel, p);
-		struct bpf_link **link = events_link_of(e->skel, p);
 
-		if (bpf_program__fd(prog) < 0)
+		if (p->kind != PROG_CALLS)
 			continue;
-		*link = bpf_program__attach(prog);
-		if (*link)
-			continue;
-		if (!p->missing)
-			return events_refused(-errno, p->name);
-		e->missing |= p->missing;
+		if (on) {
+			int err = attach_one(e, p);
+
+			if (err)
+				return err;
+		} else {
+			bpf_link__destroy(take_ptr(*events_link_of(e->skel, p)));
+		}
 	}
-	return 0;
+	return on && e->missing & EVENTS_NO_CALLS ? -EOPNOTSUPP : 0;
 }
 
 static int on_fault(void *ctx, void *data, size_t size)
@@ -259,19 +282,21 @@ int events_open(const struct events_config *config, struct events **out)
 	int err;
 
 	*out = NULL;
+	if (!config)
+		config = &standard;
 	err = events_allowed();
 	if (err)
 		return err;
 	e = calloc(1, sizeof(*e));
 	if (!e)
 		return fail(-ENOMEM, "open the events");
-	err = load(e, config ? config : &standard);
+	err = load(e, config);
 	if (!err)
 		err = learn_observer(e);
 	if (!err)
 		err = open_rings(e);
 	if (!err)
-		err = attach(e);
+		err = attach(e, config);
 	if (err) {
 		events_close(e);
 		return err;
@@ -338,6 +363,7 @@ int events_drain(struct events *e, struct event_batch *batch)
 
 	/* faults first: then the fork that a fault's process came from is in this batch or in
 	 * an earlier one */
+	e->into = batch;
 	err = ring_buffer__consume(e->faults);
 	if (err >= 0)
 		err = ring_buffer__consume(e->changes);

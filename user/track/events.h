@@ -24,7 +24,7 @@ struct events_config {
 	size_t change_ring_bytes; /* likewise; 0: 4 MiB */
 	uint32_t max_targets;	  /* processes that can be followed at once; 0: 16384 */
 	bool no_faults;		  /* leave the fault programs out */
-	bool no_syscalls;	  /* leave the system-call program out: no MAP and SHM events */
+	bool no_syscalls;	  /* don't attach the system-call program yet: see events_calls() */
 };
 
 /*
@@ -45,11 +45,19 @@ uint32_t events_missing(const struct events *e);
 int events_add(struct events *e, pid_t pid, bool children) _must_use_;
 void events_del(struct events *e, pid_t pid);
 
+/*
+ * Switch MAP and SHM events on or off. They cost every system call of the machine (not only of those followed) about
+ * 80 ns while they are on. Without them write_locks of the guard says when to re-read the maps, segments included.
+ * -EOPNOTSUPP (bare) when EVENTS_NO_CALLS is missing.
+ */
+int events_calls(struct events *e, bool on) _must_use_;
+
 /* Readable when a change event came; fault events don't wake. */
 int events_fd(const struct events *e);
 
 /* Append everything recorded so far to @batch. The rings are empty afterwards (up to what came
  * in meanwhile). */
+/* A fault never comes in an earlier batch than the FORK of its process; the last faults may come after its EXIT. */
 int events_drain(struct events *e, struct event_batch *batch) _must_use_;
 void event_batch_free(struct event_batch *batch);
 
