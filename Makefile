@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # make demo, make check: set up everything and run it. make: build/icp-bpf. make help lists the rest.
 
+comma   := ,
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
-comma   := ,
 B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -30,9 +30,9 @@ SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
-SRC_session:=
-SRC_obs    := wws
-SRC_cli    :=
+SRC_session:= session session_events segments sites tracked
+SRC_obs    := sample view_json view_text wws
+SRC_cli    := cli cmd_check cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 

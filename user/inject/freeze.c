@@ -19,14 +19,6 @@
 #define PATIENCE_MS 100 /* and that long for at least one; a freeze for all */
 #define ATTEMPTS 5
 
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
 /* Sleep until a tracee reports something (SIGCHLD is blocked, so none is missed) or @until. */
 static bool wait_sigchld(uint64_t until)
 {

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/vec.h"
 
@@ -36,7 +37,6 @@ struct freeze {
 	pid_t owner;	/* icp-bpf itself, never to be stopped */
 };
 
-uint64_t now_ns(void);
 
 /*
  * Freeze every thread of @pids, and of their descendants if @follow, before the time @until.

@@ -7,14 +7,6 @@
 
 #include "base/page.h"
 
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static void windows_in_ticks(double interval_s, uint32_t ticks[WINDOWS])
 {
 	for (size_t i = 0; i < WINDOWS; i++) {

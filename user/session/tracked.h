@@ -3,6 +3,7 @@
 #ifndef ICP_SESSION_TRACKED_H
 #define ICP_SESSION_TRACKED_H
 
+#include "base/clock.h"
 #include "obs/sample.h"
 #include "obs/wws.h"
 #include "proc/symbols.h"
@@ -69,7 +70,5 @@ void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, c
 
 /* Who wrote, from the fault sites; clears them. */
 int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top, struct process_sample *out) _must_use_;
-
-uint64_t now_ns(void); /* CLOCK_MONOTONIC, the clock of the events */
 
 #endif
