@@ -161,7 +161,12 @@ static int scan_range(struct uffd_tracker *t, const struct vma *v, uint64_t *fro
 	return 0;
 }
 
-/* 0 registered, 1 can't be (stays untracked), -ESRCH the mm is gone, or another error. */
+/*
+ * 0 registered, UNTRACKED or READ_ONLY: can't be; -ESRCH the mm is gone; -EBUSY. EPERM is said of shared mappings of files
+ * that are open for reading only: nothing can ever be written through those.
+ */
+enum { UNTRACKED = 1, READ_ONLY };
+
 static int register_vma(struct uffd_tracker *t, const struct vma *v)
 {
 	struct uffdio_register reg = {
@@ -173,7 +178,9 @@ static int register_vma(struct uffd_tracker *t, const struct vma *v)
 		return 0;
 	if (errno == ENOMEM)
 		return -ESRCH; /* mmget_not_zero() failed: execve or exit */
-	return errno == EBUSY ? -EBUSY : 1;
+	if (errno == EPERM)
+		return READ_ONLY;
+	return errno == EBUSY ? -EBUSY : UNTRACKED;
 }
 
 /* A VMA that can't be registered: whatever is populated may have been written. */
@@ -208,7 +215,9 @@ static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, 
 	if (err != -EPERM)
 		return err;
 	err = register_vma(t, v);
-	if (err == 1 || err == -EBUSY)
+	if (err == READ_ONLY)
+		return 0;
+	if (err == UNTRACKED || err == -EBUSY)
 		return add_untracked(t, v, out);
 	if (err)
 		return err;
