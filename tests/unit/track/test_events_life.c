@@ -124,6 +124,20 @@ static void no_room(void **state)
 	events_close(e);
 }
 
+static void capacity(void **state)
+{
+	struct events *e = open_events(NULL);
+	const pid_t first = 1 << 23; /* beyond any real pid */
+
+	for (pid_t pid = first; pid < first + 16384; pid++)
+		follow(e, pid, true);
+	assert_int_equal(events_add(e, first - 1, true), -ENOSPC);
+	follow(e, first, true); /* again */
+	events_del(e, first);
+	follow(e, first - 1, true);
+	events_close(e);
+}
+
 static void *end_soon(void *barrier)
 {
 	pthread_barrier_wait(barrier);
@@ -240,6 +254,7 @@ int main(void)
 		cmocka_unit_test(family),
 		cmocka_unit_test(not_followed),
 		cmocka_unit_test(no_room),
+		cmocka_unit_test(capacity),
 		cmocka_unit_test(one_exit_each),
 		cmocka_unit_test(target_in_namespace),
 		cmocka_unit_test(observer_in_namespace),
