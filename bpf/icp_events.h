@@ -23,13 +23,11 @@ typedef __u8 icp_u8;
 enum icp_event_type {
 	ICP_EV_FAULT = 1, /* a write fault: ring `faults` */
 	/* the rest: ring `changes`, with a wake-up each */
-	ICP_EV_FORK, /* pid, tid: of the parent; arg[0]: child pid; arg[1]: 1 when it was added
-			already; op */
+	ICP_EV_FORK, /* pid, tid: the parent's; arg[0] child, arg[1] 1: it is followed */
 	ICP_EV_EXEC, /* pid has a new mm */
 	ICP_EV_EXIT, /* the whole process has ended (its last thread) */
-	ICP_EV_MAP,  /* layout changed: arg[0] start, arg[1] length or 0, op = enum icp_map_op,
-			ret = the result */
-	ICP_EV_SHM,  /* op = enum icp_shm_op, ret = the call's result, arg[] = its arguments */
+	ICP_EV_MAP, /* layout changed: op = enum icp_map_op, arg[0] start, arg[1] length or 0 */
+	ICP_EV_SHM, /* op = enum icp_shm_op, arg[] = the arguments; ret: the call's result */
 };
 
 /*

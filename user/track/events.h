@@ -46,8 +46,9 @@ int events_add(struct events *e, pid_t pid, bool children) _must_use_;
 void events_del(struct events *e, pid_t pid);
 
 /*
- * Switch MAP and SHM events on or off. They cost every system call of the machine (not only of those followed) about
- * 80 ns while they are on. Without them write_locks of the guard says when to re-read the maps, segments included.
+ * Switch MAP and SHM events on or off. While on they cost every system call of the machine, of processes that are not
+ * followed too, about 0.1 us: 3 to 5 % of redis-server's CPU time. Without them write_locks of the guard says when to
+ * re-read the maps, which show attached segments too.
  * -EOPNOTSUPP (bare) when EVENTS_NO_CALLS is missing.
  */
 int events_calls(struct events *e, bool on) _must_use_;
