@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -301,13 +302,18 @@ static int seize_failed(pid_t pid, pid_t tid, int err)
 	return fail(err, "seize thread %d of process %d", tid, pid);
 }
 
-/* Seize the threads of @pid that we do not have yet. Returns how many, or why not. */
-static int seize_new(struct freeze *f, pid_t pid)
+/*
+ * Seize the threads of @pid that we do not have yet. *@whole: the list was; the kernel ends it
+ * early when the thread it stands at dies just then, so it is compared with the number of
+ * threads, which is the link count of the directory.
+ */
+static int seize_new(struct freeze *f, pid_t pid, bool *whole)
 {
 	_cleanup_dir_ DIR *dir = NULL;
 	struct dirent *entry;
+	struct stat st;
 	char path[32];
-	int added = 0;
+	nlink_t listed = 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
@@ -317,6 +323,7 @@ static int seize_new(struct freeze *f, pid_t pid)
 		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
 		struct tracee *t, known = {.pid = pid, .tid = tid};
 
+		listed++;
 		if (tid <= 0 || freeze_find(f, tid))
 			continue;
 		if (vec_reserve(&f->threads, f->threads.n + 1))
@@ -333,9 +340,9 @@ static int seize_new(struct freeze *f, pid_t pid)
 		*t = known;
 		t->state = TRACEE_COMING;
 		f->coming++;
-		added++;
 	}
-	return added;
+	*whole &= !fstat(dirfd(dir), &st) && st.st_nlink == listed;
+	return 0;
 }
 
 /*
@@ -348,14 +355,15 @@ static int stop_level(struct freeze *f, size_t from, uint64_t until)
 {
 	for (;;) {
 		size_t old = f->threads.n;
+		bool whole = true;
 
 		for (size_t i = from; i < f->procs.n; i++) {
-			int added = seize_new(f, f->procs.data[i]);
+			int err = seize_new(f, f->procs.data[i], &whole);
 
-			if (added < 0)
-				return added;
+			if (err)
+				return err;
 		}
-		if (f->threads.n == old)
+		if (f->threads.n == old && whole)
 			return 0;
 		if (!f->since)
 			f->since = now_ns();
