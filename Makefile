@@ -37,7 +37,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        :=
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := inject/test_restart inject/test_warden
+UNIT        := inject/test_restart inject/test_warden inject/test_harm
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     :=
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
