@@ -37,7 +37,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped
 # name_FLAGS: how one of them is linked

@@ -197,22 +197,6 @@ bool freeze_wait_dead(struct freeze *f, uint64_t until)
 	return settle(f, until);
 }
 
-int tracee_wait(struct tracee *t, uint64_t until, int *status)
-{
-	for (;;) {
-		pid_t got = waitpid(t->tid, status, __WALL | WNOHANG);
-
-		if (got < 0 || (got > 0 && !WIFSTOPPED(*status))) {
-			t->state = TRACEE_GONE;
-			return -ESRCH;
-		}
-		if (got > 0)
-			return 0;
-		if (!wait_sigchld(until))
-			return -ETIMEDOUT;
-	}
-}
-
 long task_status(pid_t pid, pid_t tid, const char *key)
 {
 	_cleanup_free_ char *text = NULL;
@@ -239,6 +223,28 @@ static bool task_stat(pid_t pid, pid_t tid, char *state, unsigned *flags)
 		return false;
 	at = strrchr(text, ')');
 	return at && sscanf(at, ") %c %*d %*d %*d %*d %*d %u", state, flags) == 2;
+}
+
+int tracee_wait(struct tracee *t, uint64_t until, int *status)
+{
+	for (bool woken = false;; woken = true) {
+		uint64_t soon = now_ns() + 10 * MS;
+		pid_t got = waitpid(t->tid, status, __WALL | WNOHANG);
+		unsigned flags;
+		char state;
+
+		if (got > 0 && WIFSTOPPED(*status))
+			return 0;
+		/* The death of a leader is told only after those of its threads: do not wait
+		 * for it. */
+		if (got || (woken && (!task_stat(t->pid, t->tid, &state, &flags) ||
+				      state == 'Z' || state == 'X'))) {
+			t->state = TRACEE_GONE;
+			return -ESRCH;
+		}
+		if (!wait_sigchld(soon < until ? soon : until))
+			return -ETIMEDOUT;
+	}
 }
 
 /* Kernel threads, and the workers that io_uring and vhost start inside a process: no user code,
@@ -282,7 +288,10 @@ int freeze_check(pid_t pid, pid_t owner)
 	return 0;
 }
 
-/* SEIZE said no: 0 when that thread is none to bother about, else why. */
+/*
+ * SEIZE said no: why, or 0 when that thread is none to bother about, or 1 when it was just
+ * dying, and may have started another that the list, cut short by its death, does not show.
+ */
 static int seize_failed(pid_t pid, pid_t tid, int err)
 {
 	unsigned flags = 0;
@@ -290,8 +299,10 @@ static int seize_failed(pid_t pid, pid_t tid, int err)
 	long tracer;
 
 	if (err == -ESRCH || !task_stat(pid, tid, &state, &flags))
-		return 0;
-	if (state == 'Z' || state == 'X' || (flags & PF_NO_USER))
+		return 1;
+	if (state == 'Z' || state == 'X')
+		return tid != pid; /* a dead leader stays until its threads have gone */
+	if (flags & PF_NO_USER)
 		return 0;
 	tracer = task_status(pid, tid, "TracerPid");
 	if (tracer > 0)
@@ -332,8 +343,9 @@ static int seize_new(struct freeze *f, pid_t pid, bool *whole)
 		    ptrace(PTRACE_SEIZE, tid, NULL, PTRACE_O_TRACESYSGOOD)) {
 			int err = seize_failed(pid, tid, -errno);
 
-			if (err)
+			if (err < 0)
 				return err;
+			*whole &= !err;
 			continue;
 		}
 		t = vec_push(&f->threads);

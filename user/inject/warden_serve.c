@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "inject/freeze.h"
@@ -175,9 +176,12 @@ static int serve_uffd(struct server *s, const struct warden_request *q, struct w
 {
 	int err = try_uffd(s, q, r, fd);
 
-	/* It may just have executed another program. */
-	for (int again = 0; err == -EAGAIN && again < 3; again++)
+	/* It may just have executed another program: its code came and went while we looked for
+	 * it. */
+	for (int again = 0; (err == -EAGAIN || err == -ENOEXEC) && again < 5; again++) {
+		usleep(1000);
 		err = try_uffd(s, q, r, fd);
+	}
 	return err;
 }
 
