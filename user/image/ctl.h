@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The control structure of one stream: which page is where. Shaped like the page table it mirrors, 9 bits a level:
+ * The control structure of one stream: which page is where. Shaped like the page table it
+ * mirrors, 9 bits a level:
  *
- *     page number  | 9 | 9 | 9 | 9 | 9 |      root -> ... -> leaf of 512 entries of 32 bytes (one per 2 MiB at 4 KiB pages)
+ *     page number  | 9 | 9 | 9 | 9 | 9 |      root -> ... -> leaf of 512 entries of 32 bytes
+ * (one per 2 MiB at 4 KiB pages)
  *
- * Tables exist only where there are entries. Lookup is O(1) by address, iteration is sequential. A page without an entry is not
- * in the image: a hole, or clean file content. Changes since the last ctl_clean() are remembered, so that writing
- * a delta costs what changed.
+ * Tables exist only where there are entries. Lookup is O(1) by address, iteration is
+ * sequential. A page without an entry is not in the image: a hole, or clean file content.
+ * Changes since the last ctl_clean() are remembered, so that writing a delta costs what
+ * changed.
  *
  * Not thread-safe; readers may share it while nobody changes it.
  */
@@ -56,14 +59,16 @@ static inline void cleanup_ctl(struct ctl **c)
 
 uint32_t ctl_stream(const struct ctl *c);
 uint32_t ctl_page_size(const struct ctl *c);
-uint32_t ctl_version(const struct ctl *c); /* that it was read from or last committed as; 0: none yet */
-uint64_t ctl_pages(const struct ctl *c);   /* entries with data */
-uint64_t ctl_zeros(const struct ctl *c);   /* entries with CTL_ZERO */
-size_t ctl_memory(const struct ctl *c);	   /* bytes of heap, tree included */
+uint32_t
+ctl_version(const struct ctl *c); /* that it was read from or last committed as; 0: none yet */
+uint64_t ctl_pages(const struct ctl *c); /* entries with data */
+uint64_t ctl_zeros(const struct ctl *c); /* entries with CTL_ZERO */
+size_t ctl_memory(const struct ctl *c);	 /* bytes of heap, tree included */
 
 /* Enter or replace. @e->flags: 0 or CTL_ZERO. -ERANGE beyond CTL_PAGES_MAX. */
 int ctl_set(struct ctl *c, uint64_t page, const struct ctl_entry *e) _must_use_;
-/* Take the pages [page, page + n) out: unmapped, or dropped by MADV_DONTNEED (or set CTL_ZERO for that). */
+/* Take the pages [page, page + n) out: unmapped, or dropped by MADV_DONTNEED (or set CTL_ZERO
+ * for that). */
 int ctl_remove(struct ctl *c, uint64_t page, uint64_t n) _must_use_;
 
 /* Build the red-black tree (dropped again by any change). */
@@ -71,7 +76,8 @@ int ctl_index(struct ctl *c) _must_use_;
 /* The entry of a page or NULL. With CTL_RBTREE and no tree: NULL. */
 const struct ctl_entry *ctl_find(const struct ctl *c, uint64_t page, enum ctl_lookup how);
 
-/* The first entry at or after *@page in address order, whose number is put there; NULL: no more. */
+/* The first entry at or after *@page in address order, whose number is put there; NULL: no
+ * more. */
 const struct ctl_entry *ctl_next(const struct ctl *c, uint64_t *page);
 
 /* At most @max pages in a row, all zero or all in a row in one file. */
@@ -80,7 +86,8 @@ struct ctl_run {
 	uint64_t n;
 	struct ctl_entry first; /* of its first page; slot counts up from there */
 };
-/* The next run at or after @page; start with 0 and go on with run->page + run->n. False: no more. */
+/* The next run at or after @page; start with 0 and go on with run->page + run->n. False: no
+ * more. */
 bool ctl_next_run(const struct ctl *c, uint64_t page, uint64_t max, struct ctl_run *run);
 
 /* Where two structures differ by content (hash, zero or presence): runs of pages, ascending. */
@@ -101,7 +108,8 @@ int ctl_compare(const struct ctl *from, const struct ctl *to, struct ctl_diffs *
 
 /* ---- the file ---- */
 
-struct ctl_image { /* a control file in memory: what ctl_encode() makes and ctl_parse() checks */
+struct ctl_image { /* a control file in memory: what ctl_encode() makes and ctl_parse() checks
+		    */
 	void *data;
 	size_t size;
 	const struct icp_ctl_header *header;
@@ -112,19 +120,21 @@ void ctl_image_free(struct ctl_image *i);
 #define _cleanup_ctl_image_ _cleanup_(ctl_image_free)
 
 /*
- * Encode @c as @version: the changes only, when it has a base and the chain of deltas is cheap enough still, or everything
- * (always with @full).
+ * Encode @c as @version: the changes only, when it has a base and the chain of deltas is cheap
+ * enough still, or everything (always with @full).
  */
-int ctl_encode(const struct ctl *c, uint32_t version, bool full, struct ctl_image *out) _must_use_;
+int ctl_encode(const struct ctl *c, uint32_t version, bool full,
+	       struct ctl_image *out) _must_use_;
 /* It is committed as @version: nothing is changed any more. @image: what was written. */
 void ctl_clean(struct ctl *c, uint32_t version, const struct ctl_image *image);
 
 /*
- * Take @data (malloc'd, owned from now on also on failure) apart and check everything that can be checked without other files.
- * -EBADMSG with a message for anything wrong.
+ * Take @data (malloc'd, owned from now on also on failure) apart and check everything that can
+ * be checked without other files. -EBADMSG with a message for anything wrong.
  */
 int ctl_parse(void *data, size_t size, struct ctl_image *out) _must_use_;
-/* Apply a parsed file: a full one to an empty structure, a delta to that of its base. Entries may use at most
+/* Apply a parsed file: a full one to an empty structure, a delta to that of its base. Entries
+ * may use at most
  * @max_memory bytes (0: half of this machine's): zero runs are much smaller on disk. */
 int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory) _must_use_;
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What lies on disk: fixed widths, little endian, explicit padding, a magic and a format number in each file. See
- * docs/image-format.md for pictures. Every struct ends in (or carries) a check over itself, so that damage is found
- * before a field is believed; every field is range-checked by the parsers all the same, because the files may have
- * been made by someone else.
+ * What lies on disk: fixed widths, little endian, explicit padding, a magic and a format number
+ * in each file. See docs/image-format.md for pictures. Every struct ends in (or carries) a
+ * check over itself, so that damage is found before a field is believed; every field is
+ * range-checked by the parsers all the same, because the files may have been made by someone
+ * else.
  */
 #ifndef ICP_IMAGE_FORMAT_H
 #define ICP_IMAGE_FORMAT_H
@@ -29,9 +30,9 @@
 #define ICP_CHUNK_BYTES (256u << 10) /* unit of compression, and of writing */
 
 /*
- * A stream is one address space: a process's memory or a System V segment. Its number says which: a pid, or a shmid
- * with the top bit set. It names the files: task_mm_<pid>.<v>.bin and ctl_<pid>.<v>.bin, shm_<shmid>.<v>.bin and
- * ctl_shm_<shmid>.<v>.bin.
+ * A stream is one address space: a process's memory or a System V segment. Its number says
+ * which: a pid, or a shmid with the top bit set. It names the files: task_mm_<pid>.<v>.bin and
+ * ctl_<pid>.<v>.bin, shm_<shmid>.<v>.bin and ctl_shm_<shmid>.<v>.bin.
  */
 #define ICP_STREAM_SHM 0x80000000u
 
@@ -70,7 +71,8 @@ struct icp_decision {
 	uint64_t check;
 };
 
-/* DIR/<v>/keep.<generation>: what is left of a dropped version, and why each file is still there. */
+/* DIR/<v>/keep.<generation>: what is left of a dropped version, and why each file is still
+ * there. */
 struct icp_keep {
 	uint8_t magic[8];
 	uint32_t format;
@@ -115,11 +117,12 @@ struct icp_page_header {
 	uint64_t check;
 };
 
-#define ICP_PAGES_SPARSE 1u /* the index ends in a map: u32 logical slot of each stored one, ascending */
+#define ICP_PAGES_SPARSE                                                                       \
+	1u /* the index ends in a map: u32 logical slot of each stored one, ascending */
 
 struct icp_page_trailer {
 	uint8_t magic[8];
-	uint64_t slots; /* pages stored */
+	uint64_t slots;	 /* pages stored */
 	uint64_t chunks; /* entries of struct icp_chunk; 0 with codec NONE */
 	uint64_t index_offset;
 	uint64_t index_size; /* chunks, then the map; zeros up to the trailer */
@@ -141,20 +144,23 @@ enum icp_ctl_kind {
 	ICP_CTL_DELTA = 2,
 };
 
-/* Control file: header, runs, then one struct icp_hash per page of the DATA runs, in their order. */
+/* Control file: header, runs, then one struct icp_hash per page of the DATA runs, in their
+ * order. */
 struct icp_ctl_header {
 	uint8_t magic[8];
 	uint32_t format;
 	uint32_t page_size;
 	uint32_t version;
 	uint32_t stream;
-	uint32_t kind;	/* enum icp_ctl_kind */
-	uint32_t base;	/* DELTA: the version whose structure this one changes; smaller than version */
+	uint32_t kind; /* enum icp_ctl_kind */
+	uint32_t base; /* DELTA: the version whose structure this one changes; smaller than
+			  version */
 	uint64_t runs;
 	uint64_t hashes;
-	uint64_t pages; /* entries with data in the resulting structure */
-	uint64_t zeros; /* entries without: zero pages */
-	uint64_t chain_cost; /* what the deltas since the last full one cost to read; see ctl_file.c */
+	uint64_t pages;	     /* entries with data in the resulting structure */
+	uint64_t zeros;	     /* entries without: zero pages */
+	uint64_t chain_cost; /* what the deltas since the last full one cost to read; see
+				ctl_file.c */
 	uint64_t full_size;  /* bytes of that full one */
 	uint64_t pad[3];
 	struct icp_hash payload;

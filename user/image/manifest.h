@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The manifest. It is built and read as the generated structs of manifest.proto (prefix Icp__); read here means checked: after
- * manifest_parse() every string is valid UTF-8 or empty, ids are unique and in range, VMAs are sorted, page-aligned and do not
- * overlap, the list of files matches the processes and segments, hashes have their size.
+ * The manifest. It is built and read as the generated structs of manifest.proto (prefix Icp__);
+ * read here means checked: after manifest_parse() every string is valid UTF-8 or empty, ids are
+ * unique and in range, VMAs are sorted, page-aligned and do not overlap, the list of files
+ * matches the processes and segments, hashes have their size.
  */
 #ifndef ICP_IMAGE_MANIFEST_H
 #define ICP_IMAGE_MANIFEST_H
@@ -21,7 +22,8 @@ int manifest_check(const Icp__Manifest *m) _must_use_;
 /* Encode into a new buffer that the caller frees. */
 int manifest_pack(const Icp__Manifest *m, void **data, size_t *size) _must_use_;
 /* Its file of @kind and @stream, or NULL. */
-const Icp__File *manifest_file(const Icp__Manifest *m, enum icp_file_kind kind, uint32_t stream);
+const Icp__File *manifest_file(const Icp__Manifest *m, enum icp_file_kind kind,
+			       uint32_t stream);
 
 static inline void cleanup_manifest(Icp__Manifest **m)
 {
