@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # make demo, make check: set up everything and run it. make: build/icp-bpf. make help lists the rest.
 
+comma   := ,
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
-comma   := ,
 B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -24,22 +24,25 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   :=
-SRC_inject :=
-SRC_track  :=
+SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
+SRC_inject := warden warden_serve freeze syscall arch_x86_64
+SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  :=
 SRC_state  :=
 SRC_dump   :=
-SRC_session:=
-SRC_obs    :=
-SRC_cli    :=
+SRC_session:= session session_events segments sites tracked
+SRC_obs    := sample view_json view_text wws
+SRC_cli    := cli cmd_check cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
-BPF        :=
+BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        :=
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     :=
+TARGETS     := symbols_static symbols_stripped
+# name_FLAGS: how one of them is linked
+symbols_static_FLAGS   := -static -no-pie
+symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
 INTEGRATION :=
 # --------------------------------------------------------------------------------------------------------------------
@@ -84,7 +87,14 @@ $(B)/icp.bpf.o: $(BPF_OBJ)
 $(B)/icp.skel.h: $(B)/icp.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name icp_bpf > $@
 
-$(B)/user/track/events.o: $(B)/icp.skel.h
+$(B)/user/track/events.o $(B)/user/track/events_hooks.o: $(B)/icp.skel.h
+
+# the running kernel's types in full, to copy from: vmlinux/README.md
+.PHONY: vmlinux
+vmlinux:
+	@mkdir -p build
+	$(call say,DUMP,build/vmlinux.h)
+	$(Q)$(BPFTOOL) btf dump file /sys/kernel/btf/vmlinux format c > build/vmlinux.h
 
 # --- tests -----------------------------------------------------------------------------------------------------------
 $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
@@ -100,7 +110,9 @@ $(B)/tests/integration/%: tests/integration/%.c $(B)/libicp.a
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -Itests -MMD -MP -o $@ $< -lpthread -lm
+	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -Itests -MMD -MP $($*_FLAGS) -o $@ $< -lpthread -lm
+
+$(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
 tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)

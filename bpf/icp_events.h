@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the eBPF programs tell user space. Shared by bpf/ and user/; fixed widths, explicit padding, no pointers.
- * All pids and tids are those of the observer's pid namespace. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns()).
+ * What the eBPF programs tell user space. Shared by bpf/ and user/; fixed widths, explicit
+ * padding, no pointers. All pids and tids are those of the observer's pid namespace. Times are
+ * CLOCK_MONOTONIC in ns (bpf_ktime_get_ns()).
  */
 #ifndef ICP_EVENTS_H
 #define ICP_EVENTS_H
@@ -20,22 +21,31 @@ typedef __u8 icp_u8;
 #endif
 
 enum icp_event_type {
-	ICP_EV_FAULT = 1,  /* a write fault: ring `faults` */
+	ICP_EV_FAULT = 1, /* a write fault: ring `faults` */
 	/* the rest: ring `changes`, with a wake-up each */
-	ICP_EV_FORK,	   /* pid, tid: of the parent; arg[0]: child pid. Followed children are already added */
-	ICP_EV_EXEC,	   /* pid has a new mm */
-	ICP_EV_EXIT,	   /* the whole process has ended (its last thread) */
-	ICP_EV_MAP,	   /* layout changed: arg[0] start, arg[1] length or 0, op = enum icp_map_op */
-	ICP_EV_SHM,	   /* op = enum icp_shm_op, ret = the call's result, arg[] = its arguments */
+	ICP_EV_FORK, /* pid, tid: of the parent; arg[0]: child pid; arg[1]: 1 when it was added
+			already; op */
+	ICP_EV_EXEC, /* pid has a new mm */
+	ICP_EV_EXIT, /* the whole process has ended (its last thread) */
+	ICP_EV_MAP,  /* layout changed: arg[0] start, arg[1] length or 0, op = enum icp_map_op,
+			ret = the result */
+	ICP_EV_SHM,  /* op = enum icp_shm_op, ret = the call's result, arg[] = its arguments */
 };
+
+/*
+ * op of a FORK: the child runs in the parent's memory (vfork, posix_spawn, CLONE_VM) until it
+ * execs or exits. Its faults carry its own pid, and are not seen at all unless it is followed:
+ * the parent's are not complete meanwhile.
+ */
+#define ICP_FORK_SHARED_MM 1
 
 enum icp_map_op {
 	ICP_MAP_MMAP = 1,
 	ICP_MAP_MUNMAP,
-	ICP_MAP_MREMAP,
-	ICP_MAP_MPROTECT,
-	ICP_MAP_BRK,
-	ICP_MAP_MADVISE,
+	ICP_MAP_MREMAP,	  /* arg: new address, new length, old address */
+	ICP_MAP_MPROTECT, /* arg[2]: protection */
+	ICP_MAP_BRK,	  /* arg[0]: the new break */
+	ICP_MAP_MADVISE,  /* arg[2]: advice */
 };
 
 enum icp_shm_op {
@@ -45,12 +55,15 @@ enum icp_shm_op {
 	ICP_SHM_RMID,	 /* arg: shmid */
 };
 
-#define ICP_FAULT_KERNEL 1 /* the kernel wrote on behalf of the thread (read(2), stat(2)...) */
+#define ICP_FAULT_KERNEL                                                                       \
+	1 /* the kernel wrote on behalf of the thread (read(2), stat(2)...)                    \
+	   */
 
 struct icp_fault {
 	icp_u64 time;
 	icp_u64 addr; /* exact address of the access */
-	icp_u64 ip;   /* user instruction; of a kernel access: where the thread entered the kernel */
+	icp_u64 ip; /* user instruction; of a kernel access: where the thread entered the kernel
+		     */
 	icp_u32 pid;
 	icp_u32 tid;
 	icp_u32 flags; /* ICP_FAULT_* */
@@ -67,7 +80,8 @@ struct icp_change {
 	icp_s64 ret;
 };
 
-/* Per target, in the map `targets` (key: pid). Only ever grows; user space takes differences. */
+/* Per target, in the map `targets` (key: pid). Only ever grows; user space takes differences.
+ */
 struct icp_counters {
 	icp_u64 faults_user;
 	icp_u64 faults_kernel;
@@ -77,6 +91,19 @@ struct icp_counters {
 	icp_u64 write_locks;  /* ... for writing */
 	icp_u64 own_locks;    /* of those, taken by icp-bpf itself (observer_pid) */
 	icp_u64 follow;	      /* children of this target are added too */
+};
+
+/* In the map `members`, with the keys of `targets`. */
+struct icp_member {
+	icp_u32 follow; /* children are added too */
+	icp_u32 ended;	/* its EXIT was told */
+};
+
+/* Who observes: its pid namespace, and itself as the initial one sees it. */
+struct icp_observer {
+	icp_u32 level; /* of its pid namespace; 0: the initial one */
+	icp_u32 ns_inum;
+	icp_u32 tgid;
 };
 
 _Static_assert(sizeof(struct icp_fault) == 40, "icp_fault");

@@ -14,7 +14,7 @@ enum vma_kind {
 	VMA_FILE_PRIVATE, /* private file mapping: written pages are the process's own */
 	VMA_FILE_SHARED,  /* shared file mapping, memfd, shared anonymous memory (/dev/zero) */
 	VMA_SHM,	  /* System V segment: inode is the shmid */
-	VMA_SPECIAL,	  /* vdso, vvar, vsyscall: not ours to track */
+	VMA_SPECIAL,	  /* vdso, vvar, vsyscall, devices, kernel buffers: can't be tracked */
 };
 
 struct vma {

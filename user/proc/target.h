@@ -17,7 +17,7 @@ struct target {
 	pid_t pid;	     /* as seen in our pid namespace */
 	int pidfd;	     /* readable once the process is dead */
 	int proc_fd;	     /* O_PATH directory /proc/PID */
-	int pagemap_fd;	     /* belongs to the mm at open; reopened by target_reopen_mm() after execve */
+	int pagemap_fd;	     /* of the mm that it had at the last target_reopen_pagemap() */
 	uint64_t start_time; /* clock ticks since boot, field 22 of /proc/PID/stat */
 	uid_t uid;	     /* real uid */
 	char comm[16];
@@ -55,6 +55,9 @@ int target_status(const struct target *t, struct target_status *out) _must_use_;
 
 /* After execve of the target: reopen what belongs to its memory, refresh comm. Same refusals as open. */
 int target_reopen_mm(struct target *t) _must_use_;
+
+/* A /proc/PID/pagemap goes on showing the mm it was opened for: after execve an empty one. -ESRCH (bare): dead. */
+int target_reopen_pagemap(struct target *t) _must_use_;
 
 /* Copy this boot's id (36 characters and NUL) to @id. */
 int boot_id(char id[37]) _must_use_;

@@ -3,10 +3,17 @@
 #ifndef ICP_PROC_TASKS_H
 #define ICP_PROC_TASKS_H
 
+#include <string.h>
+
 #include "base/vec.h"
 #include "proc/target.h"
 
 typedef VEC(pid_t) pid_list;
+
+static inline void free_pids(pid_list *list)
+{
+	vec_free(list);
+}
 
 /* The thread ids of @t, ascending. May be outdated on return: re-read until stable where it matters. */
 int tasks_threads(const struct target *t, pid_list *out) _must_use_;

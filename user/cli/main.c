@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct verb *const verbs[] = {&verb_check, &verb_trace};
+
+#define VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static const struct verb *find(const char *name)
+{
+	for (size_t i = 0; i < VERBS; i++)
+		if (!strcmp(verbs[i]->name, name))
+			return verbs[i];
+	return NULL;
+}
+
+static void list(FILE *out)
+{
+	fprintf(out, "usage: icp-bpf VERB [OPTIONS]\n\n");
+	for (size_t i = 0; i < VERBS; i++)
+		fprintf(out, "  %-11s %s\n", verbs[i]->name, verbs[i]->line);
+	fprintf(out, "  %-11s %s\n", "help VERB", "what a verb does, its options, an example");
+	fprintf(out, "\n  --version   the version\n");
+}
+
+static int unknown(const char *name)
+{
+	fprintf(stderr, "icp-bpf: there is no verb '%s': icp-bpf help lists them\n", name);
+	return EXIT_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+	const struct verb *verb;
+
+	if (argc < 3) {
+		list(stdout);
+		return EXIT_DONE;
+	}
+	verb = find(argv[2]);
+	if (!verb)
+		return unknown(argv[2]);
+	fputs(verb->help, stdout);
+	return EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+	const struct verb *verb;
+
+	if (argc < 2) {
+		list(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		puts("icp-bpf " ICP_VERSION);
+		return EXIT_DONE;
+	}
+	if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return help(argc, argv);
+	verb = find(argv[1]);
+	if (!verb)
+		return unknown(argv[1]);
+	for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+			fputs(verb->help, stdout);
+			return EXIT_DONE;
+		}
+	}
+	return verb->run(argc - 1, argv + 1);
+}

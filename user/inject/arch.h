@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Everything that knows registers: one arch_<name>.c per architecture implements these. All
+ * take a thread that is in a ptrace stop of ours and return 0 or a bare negative errno (-ESRCH:
+ * it was killed meanwhile).
+ */
+#ifndef ICP_INJECT_ARCH_H
+#define ICP_INJECT_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include "inject/warden.h"
+
+struct arch_regs {
+	struct user_regs_struct user;
+};
+
+/* The bytes of the instruction that enters the kernel. */
+#define ARCH_SYSCALL_MAX 4
+extern const unsigned char arch_syscall_insn[ARCH_SYSCALL_MAX];
+extern const size_t arch_syscall_len;
+
+int arch_regs_get(pid_t tid, struct arch_regs *regs) _must_use_;
+int arch_regs_set(pid_t tid, const struct arch_regs *regs) _must_use_;
+
+/* False for a thread of another bitness, whose system calls have other numbers. */
+bool arch_native(const struct arch_regs *regs);
+
+uint64_t arch_pc(const struct arch_regs *regs);
+void arch_set_pc(struct arch_regs *regs, uint64_t pc);
+
+/* Turn @regs (a copy of the thread's own) into those that run @call from the instruction at
+ * @insn. */
+void arch_call_setup(struct arch_regs *regs, uint64_t insn, const struct warden_call *call);
+long arch_call_result(const struct arch_regs *regs);
+
+/*
+ * To be called once at every interrupt stop: a system call that the stop (and no signal) broke
+ * off with EINTR is marked to be restarted when the thread runs on; a signal that is delivered
+ * before then still makes it EINTR.
+ */
+int arch_unearned_eintr(pid_t tid) _must_use_;
+
+#endif

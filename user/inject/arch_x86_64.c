@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "inject/arch.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#define CS_64 0x33
+/* Kernel-internal, see include/linux/errno.h: restart, unless a handler runs first; then it is
+ * EINTR. */
+#define ERESTARTNOHAND 514
+#define NR_EPOLL_PWAIT2 441
+#define NR_IO_PGETEVENTS 333
+
+const unsigned char arch_syscall_insn[ARCH_SYSCALL_MAX] = {0x0f, 0x05};
+const size_t arch_syscall_len = 2;
+
+int arch_regs_get(pid_t tid, struct arch_regs *regs)
+{
+	return ptrace(PTRACE_GETREGS, tid, NULL, &regs->user) ? -errno : 0;
+}
+
+int arch_regs_set(pid_t tid, const struct arch_regs *regs)
+{
+	return ptrace(PTRACE_SETREGS, tid, NULL, &regs->user) ? -errno : 0;
+}
+
+bool arch_native(const struct arch_regs *regs)
+{
+	return regs->user.cs == CS_64;
+}
+
+uint64_t arch_pc(const struct arch_regs *regs)
+{
+	return regs->user.rip;
+}
+
+void arch_set_pc(struct arch_regs *regs, uint64_t pc)
+{
+	regs->user.rip = pc;
+}
+
+void arch_call_setup(struct arch_regs *regs, uint64_t insn, const struct warden_call *call)
+{
+	struct user_regs_struct *r = &regs->user;
+
+	r->rip = insn;
+	r->rax = (unsigned long)call->nr;
+	r->orig_rax = -1ul; /* not in a system call: nothing to restart on the way out */
+	r->rdi = call->args[0];
+	r->rsi = call->args[1];
+	r->rdx = call->args[2];
+	r->r10 = call->args[3];
+	r->r8 = call->args[4];
+	r->r9 = call->args[5];
+}
+
+long arch_call_result(const struct arch_regs *regs)
+{
+	return (long)regs->user.rax;
+}
+
+/*
+ * Calls that answer EINTR, instead of one of the restart codes, when a stop wakes them:
+ * signal(7), "Interruption of system calls and library functions by stop signals", and sockets
+ * with SO_RCVTIMEO or SO_SNDTIMEO. All of them have done nothing yet when they say EINTR.
+ * close() is not one: it has closed.
+ */
+static bool restartable(unsigned long nr)
+{
+	switch (nr) {
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+	case NR_EPOLL_PWAIT2:
+	case SYS_semop:
+	case SYS_semtimedop:
+	case SYS_msgrcv:
+	case SYS_msgsnd:
+	case SYS_rt_sigtimedwait:
+	case SYS_io_getevents:
+	case NR_IO_PGETEVENTS:
+	case SYS_io_uring_enter:
+	case SYS_futex:
+	case SYS_poll:
+	case SYS_ppoll:
+	case SYS_select:
+	case SYS_pselect6:
+	case SYS_read:
+	case SYS_readv:
+	case SYS_write:
+	case SYS_writev:
+	case SYS_recvfrom:
+	case SYS_recvmsg:
+	case SYS_recvmmsg:
+	case SYS_sendto:
+	case SYS_sendmsg:
+	case SYS_sendmmsg:
+	case SYS_accept:
+	case SYS_accept4:
+	case SYS_connect:
+		return true;
+	}
+	return false;
+}
+
+/*
+ * We do not rewind the call ourselves: a signal that came between our look at the pending ones
+ * and the release would run its handler and then find the call restarted, and a program that
+ * waits for the EINTR would hang. With ERESTARTNOHAND in place the kernel decides, under its
+ * lock, when the thread runs on.
+ */
+int arch_unearned_eintr(pid_t tid)
+{
+	long rax, nr;
+
+	errno = 0;
+	rax = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.rax), NULL);
+	if (errno)
+		return -errno;
+	if (rax != -EINTR)
+		return 0;
+	nr = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.orig_rax), NULL);
+	if (errno)
+		return -errno;
+	if (nr < 0 || !restartable((unsigned long)nr))
+		return 0;
+	return ptrace(PTRACE_POKEUSER, tid, offsetof(struct user, regs.rax),
+		      -(long)ERESTARTNOHAND)
+		       ? -errno
+		       : 0;
+}

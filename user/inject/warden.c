@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The side of icp-bpf: start the warden, ask it, pass on what it says. */
+#include "inject/warden.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "base/io.h"
+#include "inject/proto.h"
+
+struct warden {
+	int sock;
+	pid_t pid;
+};
+
+int warden_send(int sock, const void *data, size_t len, int fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {0};
+	const char *at = data;
+
+	while (len) {
+		struct iovec iov = {(void *)at, len};
+		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+		ssize_t put;
+
+		if (fd >= 0) {
+			msg.msg_control = control.buf;
+			msg.msg_controllen = sizeof(control.buf);
+			*CMSG_FIRSTHDR(&msg) =
+				(struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)),
+						 .cmsg_level = SOL_SOCKET,
+						 .cmsg_type = SCM_RIGHTS};
+			memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof(fd));
+		}
+		put = sendmsg(sock, &msg, MSG_NOSIGNAL);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		at += put;
+		len -= (size_t)put;
+		fd = -1;
+	}
+	return 0;
+}
+
+static int receive_reply(int sock, struct warden_reply *reply, int *fd)
+{
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {reply, sizeof(*reply)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buf,
+			     .msg_controllen = sizeof(control.buf)};
+	struct cmsghdr *c;
+	ssize_t got;
+
+	do {
+		got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	} while (got < 0 && errno == EINTR);
+	if (got <= 0)
+		return got ? -errno : -ENODATA;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_type == SCM_RIGHTS)
+		memcpy(fd, CMSG_DATA(c), sizeof(*fd));
+	return io_read_full(sock, (char *)reply + got, sizeof(*reply) - (size_t)got);
+}
+
+/* Ask; @in is @q->len bytes of data. On success @reply is filled and its data is in *@out, to
+ * be freed. */
+static int ask(struct warden *w, const struct warden_request *q, const void *in,
+	       struct warden_reply *reply, void **out, int *out_fd)
+{
+	_cleanup_free_ char *data = NULL;
+	_cleanup_fd_ int fd = -1;
+	int err;
+
+	err = warden_send(w->sock, q, sizeof(*q), -1);
+	if (!err && q->len)
+		err = warden_send(w->sock, in, q->len, -1);
+	if (!err)
+		err = receive_reply(w->sock, reply, &fd);
+	if (!err && reply->len) {
+		data = malloc(reply->len);
+		err = data ? io_read_full(w->sock, data, reply->len) : -ENOMEM;
+	}
+	if (err)
+		return refuse(-EPIPE, "the warden has died (%s); what it had frozen runs on",
+			      strerror(-err));
+	if (reply->err)
+		return refuse(reply->err, "%s", reply->text);
+	if (out)
+		*out = take_ptr(data);
+	if (out_fd)
+		*out_fd = take_fd(&fd);
+	return 0;
+}
+
+/* In the new process: keep nothing but the socket and the pidfd of its owner. */
+static void become_warden(int sock, int pidfd, pid_t owner)
+{
+	int fd;
+
+	/* Out of the way of 0 to 4 first, then exactly there. */
+	sock = fcntl(sock, F_DUPFD, 5);
+	pidfd = fcntl(pidfd, F_DUPFD, 5);
+	if (dup2(sock, 3) < 0 || dup2(pidfd, 4) < 0)
+		return;
+	close_range(5, ~0u, 0);
+	setsid();
+	prctl(PR_SET_NAME, "icp-warden");
+	signal(SIGCHLD, SIG_DFL); /* if it were ignored the tracees' statuses would be lost */
+	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		/* Lowering it needs CAP_SYS_RESOURCE. */
+		if (write(fd, "-1000", 5) < 0)
+			errno = 0;
+		close(fd);
+	}
+	fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i <= 2 && fd >= 0; i++)
+		dup2(fd, i);
+	if (fd > 4)
+		close(fd);
+	warden_serve(3, 4, owner);
+}
+
+int warden_open(struct warden **out)
+{
+	_cleanup_free_ struct warden *w = calloc(1, sizeof(*w));
+	_cleanup_fd_ int ours = -1, theirs = -1, self = -1;
+	sigset_t all, old;
+	pid_t owner = getpid();
+	int pair[2];
+
+	if (!w)
+		return fail(-ENOMEM, "start the warden");
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return fail(-errno, "start the warden");
+	ours = pair[0];
+	theirs = pair[1];
+	self = (int)syscall(SYS_pidfd_open, owner, 0);
+	if (self < 0)
+		return fail(-errno, "start the warden: pidfd_open");
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &old);
+	w->pid = fork();
+	if (!w->pid) {
+		become_warden(theirs, self, owner);
+		_exit(0);
+	}
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	if (w->pid < 0)
+		return fail(-errno, "start the warden: fork");
+	w->sock = take_fd(&ours);
+	*out = take_ptr(w);
+	return 0;
+}
+
+void warden_close(struct warden *w)
+{
+	if (!w)
+		return;
+	close(w->sock);
+	while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	free(w);
+}
+
+int warden_uffd(struct warden *w, pid_t pid, int *uffd, uint64_t *stopped_ns)
+{
+	struct warden_request q = {.op = WARDEN_UFFD, .id = pid};
+	struct warden_reply r;
+	int err = ask(w, &q, NULL, &r, NULL, uffd);
+
+	if (!err && stopped_ns)
+		*stopped_ns = r.ns;
+	return err;
+}
+
+int warden_freeze(struct warden *w, const pid_t *pids, size_t n, bool follow,
+		  unsigned deadline_ms, uint64_t *frozen_ns)
+{
+	struct warden_request q = {.op = WARDEN_FREEZE,
+				   .request = follow,
+				   .addr = deadline_ms,
+				   .len = (uint32_t)(n * sizeof(*pids))};
+	struct warden_reply r;
+	int err;
+
+	if (!n || n > WARDEN_DATA_MAX / sizeof(*pids))
+		return refuse(-EINVAL, "freeze %zu processes", n);
+	err = ask(w, &q, pids, &r, NULL, NULL);
+	if (!err && frozen_ns)
+		*frozen_ns = r.ns;
+	return err;
+}
+
+int warden_threads(struct warden *w, struct warden_thread **out, size_t *n)
+{
+	struct warden_request q = {.op = WARDEN_THREADS};
+	struct warden_reply r;
+	void *data;
+	int err = ask(w, &q, NULL, &r, &data, NULL);
+
+	if (err)
+		return err;
+	*out = data;
+	*n = r.len / sizeof(**out);
+	return 0;
+}
+
+int warden_regset(struct warden *w, pid_t tid, unsigned type, void *data, size_t *len)
+{
+	struct warden_request q = {
+		.op = WARDEN_REGSET, .id = tid, .request = type, .room = (uint32_t)*len};
+	_cleanup_free_ void *got = NULL;
+	struct warden_reply r;
+	int err = ask(w, &q, NULL, &r, &got, NULL);
+
+	if (err)
+		return err;
+	if (r.len)
+		memcpy(data, got, r.len);
+	*len = r.len;
+	return 0;
+}
+
+long warden_ptrace(struct warden *w, long request, pid_t tid, uint64_t addr, const void *in,
+		   size_t in_len, void *data, size_t *len)
+{
+	struct warden_request q = {.op = WARDEN_PTRACE,
+				   .id = tid,
+				   .request = (uint64_t)request,
+				   .addr = addr,
+				   .room = len ? (uint32_t)*len : 0,
+				   .len = in ? (uint32_t)in_len : 0};
+	_cleanup_free_ void *got = NULL;
+	struct warden_reply r;
+	int err = ask(w, &q, in, &r, &got, NULL);
+
+	if (err)
+		return err;
+	if (r.len)
+		memcpy(data, got, r.len);
+	return r.ret;
+}
+
+int warden_inject(struct warden *w, pid_t tid, struct warden_call *calls, size_t n)
+{
+	struct warden_request q = {
+		.op = WARDEN_INJECT, .id = tid, .len = (uint32_t)(n * sizeof(*calls))};
+	_cleanup_free_ void *got = NULL;
+	struct warden_reply r;
+	int err;
+
+	if (n > WARDEN_DATA_MAX / sizeof(*calls))
+		return refuse(-EINVAL, "inject %zu calls", n);
+	err = ask(w, &q, calls, &r, &got, NULL);
+	if (!err && r.len)
+		memcpy(calls, got, r.len);
+	return err;
+}
+
+int warden_thaw(struct warden *w, uint64_t *paused_ns)
+{
+	struct warden_request q = {.op = WARDEN_THAW};
+	struct warden_reply r;
+	int err = ask(w, &q, NULL, &r, NULL, NULL);
+
+	if (!err && paused_ns)
+		*paused_ns = r.ns;
+	return err;
+}
+
+int warden_kill(struct warden *w)
+{
+	struct warden_request q = {.op = WARDEN_KILL};
+	struct warden_reply r;
+
+	return ask(w, &q, NULL, &r, NULL, NULL);
+}
+
+int warden_leave_stopped(struct warden *w)
+{
+	struct warden_request q = {.op = WARDEN_LEAVE_STOPPED};
+	struct warden_reply r;
+
+	return ask(w, &q, NULL, &r, NULL, NULL);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Private to user/session/. */
+#ifndef ICP_SESSION_INTERNAL_H
+#define ICP_SESSION_INTERNAL_H
+
+#include "session/session.h"
+#include "session/tracked.h"
+
+struct newcomer {
+	pid_t pid;
+	uint64_t since_ns;
+};
+
+struct session {
+	struct session_config config;
+	struct warden *warden;
+	struct events *events; /* NULL: not permitted */
+	struct symbols *symbols;
+	VEC(struct tracked *) processes;
+	VEC(struct newcomer) newcomers; /* forked by ours; attached when they are a little older */
+	VEC(struct process_total) gone; /* totals of those that were let go */
+	struct event_batch batch;
+	struct trace_info info;
+	int64_t clock_offset_ns; /* realtime - monotonic */
+	uint64_t start_ns;
+	unsigned index;
+	int epoll;
+};
+
+struct tracked *session_find(struct session *s, pid_t pid);
+
+/* Time, pid and tid of an event. */
+void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid, pid_t tid);
+/* Append a copy, unless @out is NULL. */
+int event_put(struct trace_events *out, const struct trace_event *e) _must_use_;
+
+/* A shm call of @p; keeps the list of attachments. */
+int segments_change(struct session *s, struct tracked *p, const struct icp_change *c, struct trace_events *out) _must_use_;
+/* exec and exit detach everything. */
+int segments_drop_all(struct session *s, struct tracked *p, const struct icp_change *c, const char *why,
+		      struct trace_events *out) _must_use_;
+/* A child inherits its parent's attachments. */
+int segments_inherit(struct session *s, const struct tracked *parent, const struct icp_change *c,
+		     struct trace_events *out) _must_use_;
+int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
+		    const struct sysvshm_attachments *attached, struct process_sample *out) _must_use_;
+
+/* Take in one batch of events (session_events.c). */
+int session_take_events(struct session *s, struct trace_events *out, bool every_fault) _must_use_;
+
+#endif

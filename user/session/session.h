@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A session owns the trackers of one job: it follows its processes as they fork, exec and end, and hands out samples. One
+ * thread; the caller's loop waits on session_fd() and calls session_step().
+ */
+#ifndef ICP_SESSION_SESSION_H
+#define ICP_SESSION_SESSION_H
+
+#include "obs/sample.h"
+#include "track/events.h"
+#include "track/tracker.h"
+
+struct session;
+
+struct session_config {
+	const char *tracker; /* NULL: the best available */
+	bool tree;	     /* descendants too, present and future */
+	double interval_s;   /* what the caller will sample at, for the windows of the working set */
+	size_t top;	     /* how many VMAs and writers a sample holds */
+};
+
+/*
+ * Attach to @pids. All or nothing: a refusal of one leaves all of them untouched. Without the privilege for eBPF the session
+ * works without events, and session_info() says so.
+ */
+int session_open(const struct session_config *config, const pid_t *pids, size_t n, struct session **out) _must_use_;
+
+/* Detach from everything; the targets run on. */
+void session_close(struct session *s);
+
+static inline void cleanup_session(struct session **s)
+{
+	session_close(*s);
+}
+#define _cleanup_session_ _cleanup_(cleanup_session)
+
+const struct trace_info *session_info(const struct session *s);
+
+/* An epoll descriptor: readable when session_step() has something to do. Call that at least every STEP_MS, too. */
+#define STEP_MS 100
+int session_fd(const struct session *s);
+
+/*
+ * Take in what happened: new and ended processes, new memory, faults. Appends segment events to @out, and with
+ * @every_fault each write access; NULL when nobody looks. Sorted by time.
+ */
+int session_step(struct session *s, struct trace_events *out, bool every_fault) _must_use_;
+
+/* The interval up to now, of every process. @out is cleared first; the caller ends with sample_clear(). */
+int session_sample(struct session *s, struct sample *out) _must_use_;
+
+/* Are there processes left to look at? */
+bool session_alive(const struct session *s);
+
+/* Totals so far; the caller frees the list. */
+int session_summary(const struct session *s, struct summary *out) _must_use_;
+
+#endif
