@@ -132,7 +132,101 @@ $(B)/tests/targets/%: tests/targets/%.c
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+
+# libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
+$(OBJ) $(BPF_OBJ): | $(B)/.deps-build
+$(UNIT_BIN) $(INT_BIN): | $(B)/.deps-check
+
+$(B)/.deps-%: scripts/install-deps
+	@scripts/install-deps --check $*
+	@mkdir -p $(@D) && touch $@
+
+# redis-tools has the server as well, under another name; the tests find it on their PATH.
+$(B)/tests/bin/redis-server:
+	@mkdir -p $(@D)
+	$(Q)ln -sfn /usr/bin/redis-check-rdb $@
+
+# --- what people call --------------------------------------------------------------------------------------------------
+# The goals that begin with an empty machine install packages first, and only then let make look at what is there.
+JOBS    := $(shell nproc)
+AGAIN   := +$(Q)$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+RUNNER  := tests/run --build $(B)
+
+.PHONY: help
+help:
+	@echo 'make demo         install what is needed, build, trace a real program'
+	@echo 'make check        install what is needed, build, run all tests'
+	@echo 'make check-fresh  both of them in a minimal Debian 12 made by debootstrap (root)'
+	@echo 'make              build/icp-bpf'
+	@echo 'make tests        build everything that check runs'
+	@echo 'make bench        measure ratios and keep them in docs/results.md'
+	@echo 'make lint         clang-tidy, cppcheck, clang-format'
+	@echo 'make install      to PREFIX ($(PREFIX)), below DESTDIR; make uninstall removes it'
+	@echo 'make clean        remove build/'
+	@echo 'V=1 shows commands; SAN=address,undefined builds with sanitizers, in a directory of its own.'
+
+.PHONY: demo
+demo:
+	@scripts/install-deps demo
+	$(AGAIN) $(B)/icp-bpf
+	@scripts/demo $(B)/icp-bpf
+
+.PHONY: check
+check:
+	@scripts/install-deps check
+	$(AGAIN) tests
+	@tests/check-includes --self-test
+	@tests/check-includes
+	@$(RUNNER) $(UNIT_BIN) $(INT_BIN)
+
+# A minimal Debian with git and make only. FRESH='make check' runs something else than demo and check.
+.PHONY: check-fresh
+check-fresh:
+	@scripts/install-deps fresh
+	@scripts/check-fresh $(if $(FRESH),'$(FRESH)')
+
+.PHONY: bench
+bench:
+	@scripts/install-deps check
+	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(TGT_BIN)
+	@tests/bench/run --build $(B)
+
+# --- static analysis -------------------------------------------------------------------------------------------------------
+LINT_C   = $(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d))))
+LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
+
+.PHONY: lint
+lint:
+	@scripts/install-deps lint
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h)
+	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
+	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
+	$(call say,CPPCHK,'$(words $(LINT_C)) files')
+	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 --inline-suppr \
+		--suppressions-list=.cppcheck -D_GNU_SOURCE -D__linux__ -DICP_VERSION='""' -Iuser -j $(JOBS) $(LINT_C)
+	$(call say,TIDY,'$(words $(LINT_C)) files')
+	$(Q)printf '%s\n' $(LINT_C) | xargs -P $(JOBS) -n 1 sh -c 'out=$$(clang-tidy --quiet "$$0" -- \
+		-std=gnu17 -D_GNU_SOURCE -DICP_VERSION=\"$(VERSION)\" -Iuser -I$(B) 2>/dev/null) && test -z "$$out" || \
+		{ printf "%s\n" "$$out"; exit 1; }'
+
+# --- installation ----------------------------------------------------------------------------------------------------------
+MAN   := $(wildcard docs/man/*.[1-9])
+DOCS  := README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+to     = $(DESTDIR)$(PREFIX)/$(1)
+mandir = $(call to,share/man/man$(subst .,,$(suffix $(1))))
+
+.PHONY: install
+install: $(B)/icp-bpf
+	install -D -m 755 $(B)/icp-bpf $(call to,bin/icp-bpf)
+	$(foreach m,$(MAN),install -D -m 644 $(m) $(call mandir,$(m))/$(notdir $(m)) &&) true
+	install -d $(call to,share/doc/icp-bpf)
+	install -m 644 $(DOCS) $(call to,share/doc/icp-bpf)
+
+.PHONY: uninstall
+uninstall:
+	rm -f $(call to,bin/icp-bpf) $(foreach m,$(MAN),$(call mandir,$(m))/$(notdir $(m)))
+	rm -rf $(call to,share/doc/icp-bpf)
 
 # --- fuzzing: one target per parser of untrusted bytes, FUZZ_SECONDS each; seeds are made by the targets themselves ---
 FUZZ_SECONDS ?= 30
