@@ -86,6 +86,16 @@ static void run_segment(struct ends *io)
 	await(io);
 }
 
+static int segment =
+	-1; /* for the teardown, should the test fail before its child removes it */
+
+static int remove_segment(void **state)
+{
+	if (segment >= 0)
+		shmctl(segment, IPC_RMID, NULL);
+	return 0;
+}
+
 static void segments(void **state)
 {
 	struct events *e = open_events(NULL);
@@ -96,13 +106,14 @@ static void segments(void **state)
 
 	kid_result(&kid);
 	follow(e, kid.pid, false);
-	id = kid_step(&kid);
+	id = segment = kid_step(&kid);
 	assert_true(id >= 0);
 	expect(only(e, &b, ICP_EV_SHM, ICP_SHM_GET, kid.pid), IPC_PRIVATE, 3 * PAGE,
 	       IPC_CREAT | 0600, id);
 	at = kid_step(&kid);
 	expect(only(e, &b, ICP_EV_SHM, ICP_SHM_AT, kid.pid), id, 0, SHM_RDONLY, at);
 	kid_step(&kid);
+	segment = -1;
 	expect(only(e, &b, ICP_EV_SHM, ICP_SHM_RMID, kid.pid), id, 0, 0, 0);
 	kid_step(&kid);
 	expect(only(e, &b, ICP_EV_SHM, ICP_SHM_DT, kid.pid), at, 0, 0, 0);
@@ -206,9 +217,12 @@ static void observer_in_namespace(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mappings),	     cmocka_unit_test(segments),
-		cmocka_unit_test(lost_changes),	     cmocka_unit_test(calls_on_demand),
-		cmocka_unit_test(wakes_for_changes), cmocka_unit_test(observer_in_namespace),
+		cmocka_unit_test(mappings),
+		cmocka_unit_test_teardown(segments, remove_segment),
+		cmocka_unit_test(lost_changes),
+		cmocka_unit_test(calls_on_demand),
+		cmocka_unit_test(wakes_for_changes),
+		cmocka_unit_test(observer_in_namespace),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
