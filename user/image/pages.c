@@ -204,28 +204,41 @@ static int store_pages(struct page_writer *w, const void *const *data, size_t n)
 	return err || !used ? err : emit(w, iov, used);
 }
 
-/* Decide about one page: true when its data must be stored. */
-static bool enter(struct page_writer *w, const struct page_src *src, struct ctl_entry *e)
+/* What to do about one page. */
+enum fate { KEEP, ENTER, STORE };
+
+static enum fate enter(struct page_writer *w, const struct page_src *src, const struct ctl *ctl, struct ctl_entry *e)
 {
+	const struct ctl_entry *old = ctl ? ctl_find(ctl, src->page, CTL_DIRECT) : NULL;
 	uint32_t page_size = w->config.page_size;
 
 	w->stats.pages++;
 	*e = (struct ctl_entry){.version = w->config.version};
 	if (page_is_zero(src->data, page_size)) {
 		e->flags = CTL_ZERO;
+		if (old && (old->flags & CTL_ZERO)) {
+			w->stats.same++;
+			return KEEP;
+		}
 		w->stats.zero++;
-		return false;
+		return ENTER;
 	}
 	e->hash = page_hash(src->data, page_size);
+	if (old && !(old->flags & CTL_ZERO) && hash_equal(&old->hash, &e->hash)) {
+		w->stats.same++;
+		return KEEP;
+	}
+	if (old && old->version == w->config.version && !(old->flags & CTL_ZERO))
+		w->stats.stale++;
 	e->stream = w->config.stream;
 	e->slot = (uint32_t)w->stats.stored;
 	if (w->config.dedup && dedup_find(w->config.dedup, &e->hash, &e->stream, &e->slot)) {
 		w->stats.shared++;
-		return false;
+		return ENTER;
 	}
 	XXH3_128bits_update(w->hash, &e->hash, sizeof(e->hash));
 	w->stats.stored++;
-	return true;
+	return STORE;
 }
 
 int page_writer_put(struct page_writer *w, const struct page_src *src, size_t n,
@@ -237,12 +250,14 @@ int page_writer_put(struct page_writer *w, const struct page_src *src, size_t n,
 
 	for (size_t i = 0; i < n && !err; i++) {
 		struct ctl_entry e;
+		enum fate fate;
 
 		if (w->stats.stored == UINT32_MAX)
 			return refuse(-EFBIG, "more pages than a page file can hold");
-		if (enter(w, &src[i], &e))
+		fate = enter(w, &src[i], ctl, &e);
+		if (fate == STORE)
 			fresh[used++] = src[i].data;
-		if (ctl)
+		if (ctl && fate != KEEP)
 			err = ctl_set(ctl, src[i].page, &e);
 		if (!err && used == sizeof(fresh) / sizeof(*fresh)) {
 			err = store_pages(w, fresh, used);
