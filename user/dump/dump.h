@@ -8,9 +8,10 @@
  *     dump_precopy    copies what is dirty while the job runs, again and again until little is left
  *     dump_freeze     stops every thread of every process; -EAGAIN: there are processes that were not added
  *     dump_collect    last dirty set and registers, into memory
- *     dump_release    thaw, kill, or leave stopped: the pause ends
+ *     dump_release    thaw: the pause ends (a job that is to be killed or left stopped waits for the commit)
  *     dump_write      the rest of the pages, the control structures
  *     dump_commit     manifest, decision
+ *     dump_end_job    kill the job, or leave it stopped
  *
  * A dirty set that was taken is joined into the source's `since` first, and that is emptied by the commit only.
  */
@@ -84,6 +85,8 @@ int dump_collect(struct dump *d) _must_use_;
 int dump_release(struct dump *d, enum dump_release_how how) _must_use_;
 int dump_write(struct dump *d) _must_use_;
 int dump_commit(struct dump *d, struct dump_result *out) _must_use_;
+/* After the commit: what dump_release() was told to do with the job. */
+int dump_end_job(struct dump *d, enum dump_release_how how) _must_use_;
 void dump_close(struct dump *d);
 const struct dump_progress *dump_progress(const struct dump *d);
 

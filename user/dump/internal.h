@@ -88,6 +88,8 @@ int staging_prepare(struct dump *d, uint64_t pages) _must_use_;
 int populated_private(const struct dump_proc *p, struct dirty *out) _must_use_;
 /* Data of one shared mapping that is saved with the process, as addresses. */
 int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out) _must_use_;
+/* Both, of all mappings. */
+int populated_of(const struct dump_proc *p, struct dirty *out) _must_use_;
 /* All of a segment, as offsets. */
 int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use_;
 /* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
@@ -103,6 +105,7 @@ int segments_known(struct dump *d) _must_use_;
 /* describe.c: the manifest */
 int describe_job(struct dump *d) _must_use_;
 int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
+int describe_end(struct dump *d) _must_use_;
 const Icp__Process *parent_process(const struct dump *d, const struct target *t);
 const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 

@@ -261,14 +261,36 @@ static int scan_all(struct uffd_tracker *t, const struct maps *maps, struct dirt
 	return err;
 }
 
-static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
+static int scan_ranges(struct uffd_tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out)
 {
-	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	struct dirty joined;
-	int err = scan_all(t, maps, out);
+	size_t i = 0;
+	int err = 0;
 
-	if (err || !t->pending.n)
-		return err;
+	vec_each(r, where)
+	{
+		while (i < maps->n && maps->data[i].end <= r->start)
+			i++;
+		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
+			const struct vma *v = &maps->data[k];
+			uint64_t from = r->start > v->start ? r->start : v->start;
+
+			if (trackable(v))
+				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end, false, out);
+			if (err == -EPERM) /* not armed at all: a new mapping */
+				err = scan_vma(t, v, v->start, out);
+		}
+	}
+	return err;
+}
+
+/* What was found when new mappings were armed belongs to this take. */
+static int add_pending(struct uffd_tracker *t, struct dirty *out)
+{
+	struct dirty joined;
+	int err;
+
+	if (!t->pending.n)
+		return 0;
 	err = dirty_join(&t->pending, out);
 	if (err)
 		return err;
@@ -278,6 +300,22 @@ static int take(struct tracker *base, const struct maps *maps, struct dirty *out
 	dirty_clear(&t->pending);
 	*out = joined;
 	return 0;
+}
+
+static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
+{
+	struct uffd_tracker *t = (struct uffd_tracker *)base;
+	int err = scan_all(t, maps, out);
+
+	return err ? err : add_pending(t, out);
+}
+
+static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where, struct dirty *out)
+{
+	struct uffd_tracker *t = (struct uffd_tracker *)base;
+	int err = scan_ranges(t, maps, where, out);
+
+	return err ? err : add_pending(t, out);
 }
 
 static bool is_armed(struct uffd_tracker *t, const struct vma *v)
@@ -358,6 +396,7 @@ const struct tracker_ops tracker_uffd = {
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,
+	.take_ranges = take_ranges,
 	.follow = follow,
 	.close = close_tracker,
 };
