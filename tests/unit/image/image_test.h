@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A model of a job's memory, kept beside the repository: each page is a number from which its content follows (0: none, 1: zero
- * page), so that every version can be remembered whole and compared byte by byte.
+ * A model of a job's memory, kept beside the repository: each page is a number from which its
+ * content follows (0: none, 1: zero page), so that every version can be remembered whole and
+ * compared byte by byte.
  */
 #ifndef IMAGE_TEST_H
 #define IMAGE_TEST_H
@@ -56,7 +57,8 @@ static inline uint64_t seed_of_run(void)
 	uint64_t seed;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	seed = text ? strtoull(text, NULL, 0) : (uint64_t)ts.tv_nsec * 2654435761u + (uint64_t)ts.tv_sec;
+	seed = text ? strtoull(text, NULL, 0)
+		    : (uint64_t)ts.tv_nsec * 2654435761u + (uint64_t)ts.tv_sec;
 	print_message("SEED=%#llx\n", (unsigned long long)seed);
 	return seed | 1;
 }
@@ -64,10 +66,10 @@ static inline uint64_t seed_of_run(void)
 /* Scattered over leaves, tables and the whole address space. */
 static inline uint64_t model_address(int stream, size_t i)
 {
-	static const uint64_t base[] = {0x400, 0x555555000, 0x7ffff7000, 0x7fffffe00000, 0x1fffffffe00};
+	static const uint64_t base[] = {0x400, 0x555555000, 0x7ffff7000, 0x7fffffe00,
+					0x1fffffffe00};
 
-	return base[i * 5 / MODEL_PAGES] + i * (1 + (i % 3 == 0)) +
-	       (uint64_t)stream * 3;
+	return base[i * 5 / MODEL_PAGES] + i * (1 + (i % 3 == 0)) + (uint64_t)stream * 3;
 }
 
 static inline void model_content(uint32_t id, uint8_t *buf)
@@ -77,7 +79,8 @@ static inline void model_content(uint32_t id, uint8_t *buf)
 	memset(buf, 0, PAGE);
 	if (id < 2)
 		return;
-	for (size_t i = 0; i < (id % 4 ? PAGE / 3 : PAGE); i += 8) { /* some compress, some don't */
+	for (size_t i = 0; i < (id % 4 ? PAGE / 3 : PAGE);
+	     i += 8) { /* some compress, some don't */
 		uint64_t v = next_random(&s);
 
 		memcpy(buf + i, &v, 8);
@@ -99,7 +102,8 @@ static inline void model_init(struct model *m, uint64_t seed)
 {
 	memset(m, 0, sizeof(*m));
 	m->rng = seed;
-	snprintf(m->dir, sizeof(m->dir), "%s/icp-image-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
+	snprintf(m->dir, sizeof(m->dir), "%s/icp-image-XXXXXX",
+		 access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
 	assert_non_null(mkdtemp(m->dir));
 }
 
@@ -137,7 +141,8 @@ static inline int model_change(struct model *m, struct txn *t, struct ctl **ctl,
 		if (err)
 			return err;
 		for (size_t i = 0; i < changes && !err; i++) {
-			size_t at = next_random(&m->rng) % MODEL_PAGES, n = 1 + next_random(&m->rng) % (MODEL_PAGES < 200 ? 10 : 40);
+			size_t at = next_random(&m->rng) % MODEL_PAGES,
+			       n = 1 + next_random(&m->rng) % (MODEL_PAGES < 200 ? 10 : 40);
 			uint64_t what = next_random(&m->rng) % 10;
 			struct page_src src[64];
 
@@ -150,7 +155,9 @@ static inline int model_change(struct model *m, struct txn *t, struct ctl **ctl,
 					*p = 0;
 					err = ctl_remove(ctl[s], page, 1);
 				} else { /* few different contents, so that some are shared */
-					*p = what == 1 ? 1 : 2 + (uint32_t)(next_random(&m->rng) % 5000);
+					*p = what == 1 ? 1
+						       : 2 + (uint32_t)(next_random(&m->rng) %
+									5000);
 					model_content(*p, buf[k]);
 				}
 			}
@@ -170,8 +177,8 @@ static inline int model_change(struct model *m, struct txn *t, struct ctl **ctl,
 	return 0;
 }
 
-static inline void model_manifest(Icp__Manifest *m, Icp__Process *p, Icp__Process **ps, Icp__Segment *s,
-				  Icp__Segment **ss)
+static inline void model_manifest(Icp__Manifest *m, Icp__Process *p, Icp__Process **ps,
+				  Icp__Segment *s, Icp__Segment **ss)
 {
 	icp__manifest__init(m);
 	m->arch = (char *)"x86_64";
@@ -190,8 +197,10 @@ static inline void model_manifest(Icp__Manifest *m, Icp__Process *p, Icp__Proces
 	m->n_segments = 1;
 }
 
-/* One version on top of @parent; @ctl NULL: read from the parent. What is committed is remembered. */
-static inline int model_version(struct model *m, struct repo *r, const struct txn_config *config, size_t changes)
+/* One version on top of @parent; @ctl NULL: read from the parent. What is committed is
+ * remembered. */
+static inline int model_version(struct model *m, struct repo *r,
+				const struct txn_config *config, size_t changes)
 {
 	struct ctl *ctl[STREAMS] = {NULL};
 	Icp__Process p[2], *ps[2];
@@ -231,7 +240,8 @@ static inline int model_version(struct model *m, struct repo *r, const struct tx
 }
 
 /* Compare all pages of @version with what is remembered, found through @how and in runs. */
-static inline void model_compare(struct model *m, struct repo *r, uint32_t version, enum ctl_lookup how)
+static inline void model_compare(struct model *m, struct repo *r, uint32_t version,
+				 enum ctl_lookup how)
 {
 	struct snapshot *want = &m->history[version];
 	static uint8_t buf[8 * PAGE], page[PAGE];
@@ -250,8 +260,8 @@ static inline void model_compare(struct model *m, struct repo *r, uint32_t versi
 			uint32_t id = want->page[s][i];
 
 			if (!!e != !!id || (e && !!(e->flags & CTL_ZERO) != (id == 1)))
-				fail_msg("version %u stream %d page %zu: entry %p for %u", version, s, i,
-					 (const void *)e, id);
+				fail_msg("version %u stream %d page %zu: entry %p for %u",
+					 version, s, i, (const void *)e, id);
 			count += !!id;
 			model_content(id, page);
 			model_must(reader_page(rd, e, PAGE, buf));
@@ -282,8 +292,8 @@ static inline void model_verify(struct repo *r)
 
 	model_must(repo_verify(r, 0, &p));
 	if (p.n)
-		fail_msg("%zu problems; version %u, %s: %s", p.n, p.data[0].version, p.data[0].file,
-			 p.data[0].what);
+		fail_msg("%zu problems; version %u, %s: %s", p.n, p.data[0].version,
+			 p.data[0].file, p.data[0].what);
 	problems_free(&p);
 }
 

@@ -39,7 +39,8 @@ static void set_up(struct model *m, uint64_t seed)
 		model_must(repo_latest(r, &config.parent));
 	}
 	/* dropped ones whose pages and tables are needed belong to it */
-	model_must(repo_prune(r, &(struct prune_config){.from = 2, .to = 4, .tight = true}, &result));
+	model_must(repo_prune(r, &(struct prune_config){.from = 2, .to = 4, .tight = true},
+			      &result));
 	model_must(repo_prune(r, &(struct prune_config){.from = 7, .to = 7}, &result));
 	assert_int_equal(model_check_all(m, r), 5);
 	repo_close(r);
@@ -136,17 +137,20 @@ static const char *harm(struct model *m, struct file *f, uint8_t *data)
 		return what;
 	default:
 		if (next_random(&m->rng) % 2) /* headers and trailers more often */
-			at = at % 2 ? at % (f->size < 256 ? f->size : 256) : f->size - 1 - at % (f->size < 128 ? f->size : 128);
+			at = at % 2 ? at % (f->size < 256 ? f->size : 256)
+				    : f->size - 1 - at % (f->size < 128 ? f->size : 128);
 		data[at] ^= (uint8_t)(1u << (next_random(&m->rng) % 8));
 		store(f, data, f->size);
-		snprintf(what, sizeof(what), "%s changed at %llu", f->path, (unsigned long long)at);
+		snprintf(what, sizeof(what), "%s changed at %llu", f->path,
+			 (unsigned long long)at);
 		return what;
 	}
 }
 
 static void test_damage(void **state)
 {
-	unsigned total = getenv("DAMAGE") ? (unsigned)atoi(getenv("DAMAGE")) : 10000, harmed = 0;
+	unsigned total = getenv("DAMAGE") ? (unsigned)atoi(getenv("DAMAGE")) : 10000,
+		 harmed = 0;
 	struct model m;
 
 	set_up(&m, seed_of_run());
@@ -173,7 +177,8 @@ static void test_damage(void **state)
 	model_fini(&m);
 }
 
-/* The one that names: a flipped bit in a page of version 1 is told with its address for the version that uses it. */
+/* The one that names: a flipped bit in a page of version 1 is told with its address for the
+ * version that uses it. */
 static void test_names(void **state)
 {
 	const struct ctl_entry *e;
@@ -192,7 +197,8 @@ static void test_names(void **state)
 	while ((e = ctl_next(c, &page)) && (e->flags & CTL_ZERO || e->version != 6))
 		page++; /* 6 is not compressed */
 	assert_non_null(e);
-	snprintf(path, sizeof(path), "%s/%s", m.dir, name_file(ICP_FILE_PAGES, 6, e->stream, 0).s);
+	snprintf(path, sizeof(path), "%s/%s", m.dir,
+		 name_file(ICP_FILE_PAGES, 6, e->stream, 0).s);
 	fd = open(path, O_RDWR);
 	assert_int_equal(pread(fd, &byte, 1, (off_t)(PAGE * (1 + e->slot) + 5)), 1);
 	byte ^= 16;

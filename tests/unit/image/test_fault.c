@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Death and errors at every single operation of opening, committing and pruning. Afterwards the repository opens, shows only whole
- * versions, each is byte-exact, and life goes on.
+ * Death and errors at every single operation of opening, committing and pruning. Afterwards the
+ * repository opens, shows only whole versions, each is byte-exact, and life goes on.
  */
 #define MODEL_PAGES 60 /* each operation is one repository */
 #include "image_test.h"
@@ -15,7 +15,8 @@ enum action { COMMIT, PRUNE, PRUNE_TIGHT, COMMIT_AND_PRUNE };
 
 static int act(struct model *m, struct repo *r, enum action what)
 {
-	struct txn_config config = {.page_size = PAGE, .parent = BASE, .dedup = true, .codec = ICP_CODEC_LZ4};
+	struct txn_config config = {
+		.page_size = PAGE, .parent = BASE, .dedup = true, .codec = ICP_CODEC_LZ4};
 	struct prune_config prune = {.from = 1, .to = BASE - 1, .tight = what != PRUNE};
 	struct prune_result result;
 	int err = 0;
@@ -27,7 +28,8 @@ static int act(struct model *m, struct repo *r, enum action what)
 	return err;
 }
 
-/* A repository of BASE versions, the same for the same seed; version 2 is dropped, 3 has no parent. */
+/* A repository of BASE versions, the same for the same seed; version 2 is dropped, 3 has no
+ * parent. */
 static void set_up(struct model *m, uint64_t seed)
 {
 	struct txn_config config = {.page_size = PAGE, .codec = ICP_CODEC_ZSTD};
@@ -40,7 +42,8 @@ static void set_up(struct model *m, uint64_t seed)
 		model_must(model_version(m, r, &config, config.parent ? 3 : 12));
 		model_must(repo_latest(r, &config.parent));
 	}
-	model_must(repo_prune(r, &(struct prune_config){.from = 2, .to = 2, .tight = true}, &result));
+	model_must(repo_prune(r, &(struct prune_config){.from = 2, .to = 2, .tight = true},
+			      &result));
 	repo_close(r);
 }
 
@@ -81,7 +84,8 @@ static void check_after(struct model *m, enum action what, int outcome, uint64_t
 	struct repo *r;
 	size_t n;
 
-	model_must(repo_open(m->dir, REPO_READ, &r)); /* as somebody sees it who resolves nothing */
+	model_must(repo_open(m->dir, REPO_READ,
+			     &r)); /* as somebody sees it who resolves nothing */
 	model_check_all(m, r);
 	repo_close(r);
 	model_must(repo_open(m->dir, REPO_WRITE, &r));
@@ -94,7 +98,8 @@ static void check_after(struct model *m, enum action what, int outcome, uint64_t
 		assert_true(v->state != VERSION_PENDING && v->state != VERSION_DAMAGED);
 	}
 	/* the interrupted prune goes on; then one more version */
-	model_must(repo_prune(r, &(struct prune_config){.keep_last = 1, .tight = true}, &result));
+	model_must(
+		repo_prune(r, &(struct prune_config){.keep_last = 1, .tight = true}, &result));
 	assert_int_equal(model_check_all(m, r), 1);
 	model_must(repo_latest(r, &config.parent));
 	m->now = m->history[config.parent];
@@ -138,7 +143,8 @@ static void everywhere(enum action what)
 			set_up(&m, seed);
 			outcome = disturbed(&m, what, &fault);
 			if (outcome == 2)
-				fail_msg("operation %llu: the message is lost", (unsigned long long)nth);
+				fail_msg("operation %llu: the message is lost",
+					 (unsigned long long)nth);
 			if (!fault.err)
 				assert_int_equal(outcome, DIED);
 			died += outcome == DIED;
@@ -151,7 +157,8 @@ static void everywhere(enum action what)
 			model_fini(&m);
 		}
 	}
-	print_message("%llu deaths, %llu failures\n", (unsigned long long)died, (unsigned long long)failed);
+	print_message("%llu deaths, %llu failures\n", (unsigned long long)died,
+		      (unsigned long long)failed);
 	assert_int_equal(died, count);
 	assert_true(failed > count);
 	model_fini(&golden);
@@ -207,7 +214,7 @@ static void test_create(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_commit),	   cmocka_unit_test(test_prune),
+		cmocka_unit_test(test_commit),	    cmocka_unit_test(test_prune),
 		cmocka_unit_test(test_prune_tight), cmocka_unit_test(test_both),
 		cmocka_unit_test(test_create),
 	};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Chains of versions against a model of what was written; parents, prune, permissions, exclusion. */
+/* Chains of versions against a model of what was written; parents, prune, permissions,
+ * exclusion. */
 #include "image_test.h"
 
 #include <fcntl.h>
@@ -61,7 +62,8 @@ static uint64_t size_of(const char *dir)
 	return disk_bytes;
 }
 
-/* Trees of versions, pruned at random; what is kept stays exact, and what is not needed goes away. */
+/* Trees of versions, pruned at random; what is kept stays exact, and what is not needed goes
+ * away. */
 static void prune_randomly(uint64_t seed, enum icp_codec codec)
 {
 	struct txn_config config = {.page_size = PAGE, .codec = codec, .dedup = true};
@@ -80,12 +82,13 @@ static void prune_randomly(uint64_t seed, enum icp_codec codec)
 		/* mostly on the latest, at times on an older one, or from nothing */
 		config.parent = !n || next_random(&m.rng) % 20 == 0 ? 0
 				: next_random(&m.rng) % 6	    ? list[n - 1]
-								    : list[next_random(&m.rng) % n];
+							  : list[next_random(&m.rng) % n];
 		if (config.parent)
 			m.now = m.history[config.parent];
 		model_must(model_version(&m, r, &config, config.parent ? 3 : 30));
 		if (n > 4 && next_random(&m.rng) % 3 == 0) {
-			size_t a = next_random(&m.rng) % n, b = a + next_random(&m.rng) % (n - a);
+			size_t a = next_random(&m.rng) % n,
+			       b = a + next_random(&m.rng) % (n - a);
 			struct prune_config prune = {
 				.from = list[a],
 				.to = list[b],
@@ -100,12 +103,15 @@ static void prune_randomly(uint64_t seed, enum icp_codec codec)
 	}
 	model_check_all(&m, r);
 	before = size_of(m.dir);
-	model_must(repo_prune(r, &(struct prune_config){.keep_last = 1, .tight = true}, &result));
+	model_must(
+		repo_prune(r, &(struct prune_config){.keep_last = 1, .tight = true}, &result));
 	assert_int_equal(model_check_all(&m, r), 1);
-	/* one version: no more than its pages (stored once or more), its tables, and small records */
+	/* one version: no more than its pages (stored once or more), its tables, and small
+	 * records */
 	print_message("pruned to one version: %llu -> %llu bytes\n", (unsigned long long)before,
 		      (unsigned long long)size_of(m.dir));
-	assert_true(size_of(m.dir) < STREAMS * MODEL_PAGES * (PAGE + 200ull) + 60 * 3 * (3 * PAGE));
+	assert_true(size_of(m.dir) <
+		    STREAMS * MODEL_PAGES * (PAGE + 200ull) + 60 * 3 * (3 * PAGE));
 	assert_true(result.bytes_after < result.bytes_before);
 	repo_close(r);
 	model_must(repo_open(m.dir, REPO_WRITE, &r));
@@ -132,8 +138,10 @@ static void test_prune_refuses(void **state)
 	model_init(&m, 5);
 	model_must(repo_open(m.dir, REPO_CREATE, &r));
 	model_must(model_version(&m, r, &config, 3));
-	assert_int_equal(repo_prune(r, &(struct prune_config){.from = 1, .to = 9}, &result), -EINVAL);
-	assert_int_equal(repo_prune(r, &(struct prune_config){.from = 0, .to = 9}, &result), -EINVAL);
+	assert_int_equal(repo_prune(r, &(struct prune_config){.from = 1, .to = 9}, &result),
+			 -EINVAL);
+	assert_int_equal(repo_prune(r, &(struct prune_config){.from = 0, .to = 9}, &result),
+			 -EINVAL);
 	assert_int_equal(model_check_all(&m, r), 1);
 	repo_close(r);
 	model_fini(&m);
@@ -259,10 +267,10 @@ static void test_abort_and_numbers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_chain_none),   cmocka_unit_test(test_chain_zstd),
-		cmocka_unit_test(test_chain_lz4),    cmocka_unit_test(test_prune),
-		cmocka_unit_test(test_prune_refuses), cmocka_unit_test(test_permissions),
-		cmocka_unit_test(test_foreign),	     cmocka_unit_test(test_two_writers),
+		cmocka_unit_test(test_chain_none),	  cmocka_unit_test(test_chain_zstd),
+		cmocka_unit_test(test_chain_lz4),	  cmocka_unit_test(test_prune),
+		cmocka_unit_test(test_prune_refuses),	  cmocka_unit_test(test_permissions),
+		cmocka_unit_test(test_foreign),		  cmocka_unit_test(test_two_writers),
 		cmocka_unit_test(test_abort_and_numbers),
 	};
 
