@@ -27,8 +27,8 @@ SRC_base   := err io log vec
 SRC_proc   :=
 SRC_inject :=
 SRC_track  :=
-SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
-              repo reader txn prune verify
+SRC_image  := store store_dir store_fault names records hash dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
+              repo reader sweep txn prune verify
 SRC_state  :=
 SRC_dump   :=
 SRC_session:=
@@ -87,6 +87,7 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(OBJ): | $(PROTO_H)
+$(B)/user/image/hash.o: CFLAGS += -O3
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)

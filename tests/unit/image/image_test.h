@@ -239,6 +239,36 @@ static inline int model_version(struct model *m, struct repo *r,
 	return err;
 }
 
+/* Each page with data once, in whatever order the files have them. */
+static inline void model_sweep(struct model *m, struct reader *rd, struct ctl *c,
+			       const uint32_t *want, int s)
+{
+	static uint8_t page[PAGE];
+	uint64_t seen = 0;
+	const uint64_t *pages;
+	const uint8_t *data;
+	struct sweep *sweep;
+	int n;
+
+	model_must(sweep_open(rd, c, &sweep));
+	while ((n = sweep_next(sweep, &pages, &data))) {
+		if (n < 0)
+			model_must(n);
+		for (int i = 0; i < n; i++) {
+			size_t at = 0;
+
+			while (at < MODEL_PAGES && model_address(s, at) != pages[i])
+				at++;
+			assert_true(at < MODEL_PAGES && want[at] > 1);
+			model_content(want[at], page);
+			assert_memory_equal(data + (size_t)i * PAGE, page, PAGE);
+			seen++;
+		}
+	}
+	assert_int_equal(seen, ctl_pages(c));
+	sweep_close(sweep);
+}
+
 /* Compare all pages of @version with what is remembered, found through @how and in runs. */
 static inline void model_compare(struct model *m, struct repo *r, uint32_t version,
 				 enum ctl_lookup how)
@@ -281,6 +311,7 @@ static inline void model_compare(struct model *m, struct repo *r, uint32_t versi
 				assert_memory_equal(buf + (other - at) * PAGE, page, PAGE);
 			}
 		}
+		model_sweep(m, rd, c, want->page[s], s);
 		ctl_free(c);
 	}
 	reader_close(rd);

@@ -126,6 +126,81 @@ static void test_pages(void **state)
 	munmap(copy, size);
 }
 
+/* Version by version scattered: what reading all of it costs, by address and by file, against
+ * version 1. */
+static void test_scattered(void **state)
+{
+	size_t pages = big ? 1u << 16 : 1u << 12;
+	unsigned versions = big ? 1000 : 60, dirty = 64;
+	struct txn_config config = {.page_size = PAGE};
+	uint8_t *mem = random_memory(pages * PAGE), *buf = malloc(64 * PAGE);
+	double by_file = 0, by_address = 0, first = 0, start;
+	uint64_t s = 9;
+	struct model m;
+	struct repo *r;
+	struct ctl *c;
+
+	model_init(&m, 3);
+	model_must(repo_open(m.dir, REPO_CREATE, &r));
+	model_must(ctl_new(42, PAGE, &c));
+	for (unsigned v = 1; v <= versions; v++) {
+		struct page_src src[64];
+		struct page_writer *w;
+		struct txn *t;
+
+		config.parent = v - 1;
+		model_must(txn_begin(r, &config, &t));
+		model_must(txn_pages(t, 42, &w));
+		if (v == 1)
+			put_all_pages(w, mem, pages, c);
+		for (size_t k = 0; k < dirty; k++) {
+			size_t at = next_random(&s) % pages;
+
+			mem[at * PAGE] ^= (uint8_t)(1 + v % 255);
+			src[k] = (struct page_src){0x10000 + at, mem + at * PAGE};
+		}
+		model_must(v == 1 ? 0 : page_writer_put(w, src, dirty, c));
+		model_must(txn_pages_end(t, w, false));
+		model_must(txn_ctl(t, c, false));
+		model_must(commit(r, t, c));
+		if (v == 1 || v == versions) {
+			struct ctl_run run = {0};
+			const uint64_t *list;
+			const uint8_t *data;
+			struct sweep *sweep;
+			struct reader *rd;
+			size_t seen = 0;
+			int n;
+
+			model_must(reader_open(r, &rd));
+			start = now();
+			while (ctl_next_run(c, run.page + run.n, 64, &run))
+				model_must(reader_pages(rd, c, run.page, run.n, buf));
+			by_address = now() - start;
+			reader_close(rd);
+			model_must(reader_open(r, &rd));
+			start = now();
+			model_must(sweep_open(rd, c, &sweep));
+			for (; (n = sweep_next(sweep, &list, &data)) > 0; seen += (size_t)n)
+				;
+			model_must(n);
+			by_file = now() - start;
+			first = v == 1 ? by_file : first;
+			assert_int_equal(seen, pages);
+			sweep_close(sweep);
+			reader_close(rd);
+		}
+	}
+	print_message("read through %zu pages of version %u: by file %.1f ms (%.2fx of version "
+		      "1), by address %.1f ms\n",
+		      pages, versions, by_file * 1e3, by_file / first, by_address * 1e3);
+	free(buf);
+	munmap(mem, pages * PAGE);
+	ctl_free(c);
+	repo_close(r);
+	model_fini(&m);
+}
+
 /* A structure of @pages with 1000 changed ones in each version: what opening version n costs.
  */
 static void test_flat(void **state)
@@ -241,6 +316,7 @@ int main(void)
 		cmocka_unit_test(test_lookup),
 		cmocka_unit_test(test_flat),
 		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_scattered),
 	};
 
 	big = getenv("BENCH");
