@@ -27,8 +27,9 @@ SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
-SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
+SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \ hash
               repo reader txn prune verify
+              repo reader sweep txn prune verify
 SRC_state  :=
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
@@ -90,6 +91,7 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(OBJ): | $(PROTO_H)
+$(B)/user/image/hash.o: CFLAGS += -O3
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)

@@ -32,27 +32,6 @@ struct page_writer {
 	map; /* logical slot of each stored one, only with page_writer_put_slot() */
 };
 
-struct icp_hash page_hash(const void *data, size_t len)
-{
-	XXH128_hash_t h = XXH3_128bits(data, len);
-
-	return (struct icp_hash){h.low64, h.high64};
-}
-
-bool page_is_zero(const void *data, size_t len)
-{
-	typedef uint64_t lanes __attribute__((vector_size(32), aligned(8), may_alias));
-	const lanes *v = data, *end = (const void *)((const char *)data + len);
-
-	for (; v < end; v += 2) {
-		lanes any = v[0] | v[1];
-
-		if (any[0] | any[1] | any[2] | any[3])
-			return false;
-	}
-	return true;
-}
-
 static int emit(struct page_writer *w, const struct iovec *iov, int n)
 {
 	int err = store_put_write(w->put, iov, n);
