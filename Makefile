@@ -39,12 +39,14 @@ BPF        := faults guard life calls
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped
+TARGETS     := symbols_static symbols_stripped checksum faultloop
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION :=
+INTEGRATION := robust_kill refusals rights steady
+# name -> tests/lib/name.c: what the integration tests share
+SRC_testlib := robust_procs
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
@@ -102,10 +104,17 @@ $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
 
-$(B)/tests/integration/%: tests/integration/%.c $(B)/libicp.a
+TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
+
+$(B)/tests/lib/%.o: tests/lib/%.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -c -o $@ $<
+
+$(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(call say,TEST,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
@@ -117,8 +126,13 @@ $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_s
 .PHONY: tests
 tests: $(B)/icp-bpf $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
+# ratios with tracing off and on, kept in docs/results.md: make bench, make bench BENCH=redis
+.PHONY: bench
+bench: $(B)/icp-bpf $(TGT_BIN)
+	$(Q)tests/bench/run --build $(B) $(BENCH)
+
 .PHONY: clean
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)
+-include $(OBJ:.o=.d) $(TESTLIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)
