@@ -461,7 +461,7 @@ static void test_trackers(void **state)
 	kid_start(&k, NULL, NULL);
 	refuses_tracker(&k, "kmod", WORDS("kmod"));
 	refuses_tracker(&k, "softdirty", WORDS("softdirty"));
-	refuses_tracker(&k, "wrong", WORDS("wrong", "uffd"));
+	refuses_tracker(&k, "wrong", WORDS("wrong", "check"));
 	kid_end(&k);
 }
 

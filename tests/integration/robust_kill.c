@@ -102,8 +102,8 @@ static void kill_often(struct fixture *f, int sig, bool group, unsigned times)
 		check_target(f);
 	}
 	print_message("seed %u: %u before the first sample, %u after it\n", seed, early, late);
-	/* all phases were hit */
-	assert_true(early > 0 && late > 0);
+	/* all phases were hit; what ends in order takes a last sample */
+	assert_true(late > 0 && (early > 0 || sig != SIGKILL));
 }
 
 static void test_kill_9(void **state)

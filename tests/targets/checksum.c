@@ -34,6 +34,7 @@
 
 enum { SLEEP_EPOLL, SLEEP_NANO, SLEEP_POLL, SLEEP_READ, SLEEP_FUTEX, SLEEPERS };
 
+static int epoll, timer;
 static _Atomic uint64_t rounds[WORKERS + SLEEPERS];
 
 __attribute__((format(printf, 1, 2))) static void wrong(const char *fmt, ...)
@@ -123,7 +124,7 @@ static double now_ms(void)
 }
 
 /* Sleep in one kind of system call: 0, or what it said (-errno when it failed). */
-static long doze(size_t kind, int epoll, int timer)
+static long doze(size_t kind)
 {
 	const struct timespec time = {.tv_nsec = SLEEP_MS * 1000000L};
 	const struct itimerspec once = {.it_value = time};
@@ -169,7 +170,7 @@ static void *sleeper(void *arg)
 		wrong("no descriptors");
 	for (;;) {
 		double begin = now_ms(), took;
-		long got = doze(kind, epoll, timer);
+		long got = doze(kind);
 
 		took = now_ms() - begin;
 		if (got)
@@ -249,6 +250,10 @@ int main(int argc, char **argv)
 	char command;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	epoll = epoll_create1(EPOLL_CLOEXEC);
+	timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (epoll < 0 || timer < 0)
+		wrong("no descriptors");
 	for (size_t i = 0; i < WORKERS; i++)
 		if (pthread_create(&thread, NULL, worker, (void *)i))
 			return 1;
