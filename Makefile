@@ -42,12 +42,14 @@ BPF        := faults guard life calls
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped
+TARGETS     := symbols_static symbols_stripped checksum faultloop
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION :=
+INTEGRATION := robust_kill refusals rights steady
+# name -> tests/lib/name.c: what the integration tests share
+SRC_testlib := robust_procs
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
@@ -121,10 +123,17 @@ $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
 
-$(B)/tests/integration/%: tests/integration/%.c $(B)/libicp.a
+TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
+
+$(B)/tests/lib/%.o: tests/lib/%.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -c -o $@ $<
+
+$(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(call say,TEST,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
@@ -249,8 +258,13 @@ fuzz: $(FUZZ_BIN)
 		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus_$$name || exit 1; done
 
+# ratios with tracing off and on, kept in docs/results.md: make bench, make bench BENCH=redis
+.PHONY: bench
+bench: $(B)/icp-bpf $(TGT_BIN)
+	$(Q)tests/bench/run --build $(B) $(BENCH)
+
 .PHONY: clean
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)
+-include $(OBJ:.o=.d) $(TESTLIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)

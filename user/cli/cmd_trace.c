@@ -165,9 +165,7 @@ static int step(struct trace *t)
 	for (size_t i = 0; !err && i < t->events.n; i++)
 		if (t->o.events || t->events.data[i].kind == TRACE_SEGMENT)
 			err = t->ops->event(&t->view, &t->events.data[i]);
-	if (!err && t->events.n && fflush(stdout))
-		err = -EPIPE;
-	return err;
+	return !err && t->events.n ? view_flush(&t->view) : err;
 }
 
 static int sample(struct trace *t)
@@ -261,6 +259,8 @@ static int run(int argc, char **argv)
 		int err = run_trace(&t);
 
 		/* whoever read our output has gone: nothing is left to say, and nobody to say it to */
+		if (err == -EPIPE)
+			clearerr(stdout);
 		status = err && err != -EPIPE ? cli_failed(err) : EXIT_DONE;
 	}
 	session_close(t.session);

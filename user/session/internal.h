@@ -22,7 +22,7 @@ struct session {
 	struct event_batch batch;
 	struct trace_info info;
 	int64_t clock_offset_ns; /* realtime - monotonic */
-	uint64_t start_ns;
+	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
 	unsigned index;
 	int epoll;
 };

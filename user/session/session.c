@@ -101,11 +101,20 @@ static void open_events(struct session *s)
 	err_clear();
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec cpu;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	return (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+}
+
 static void read_clock(struct session *s)
 {
 	struct timespec real;
 
 	s->start_ns = now_ns();
+	s->start_cpu_ns = cpu_ns();
 	clock_gettime(CLOCK_REALTIME, &real);
 	s->clock_offset_ns = (int64_t)real.tv_sec * 1000000000 + real.tv_nsec - (int64_t)s->start_ns;
 	s->info.start_time = (double)((int64_t)s->start_ns + s->clock_offset_ns) / 1e9;
@@ -361,10 +370,7 @@ bool session_alive(const struct session *s)
 
 int session_summary(const struct session *s, struct summary *out)
 {
-	struct timespec cpu;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-	out->cpu_us = (uint64_t)cpu.tv_sec * 1000000u + (uint64_t)cpu.tv_nsec / 1000u;
+	out->cpu_us = (cpu_ns() - s->start_cpu_ns) / 1000u;
 	out->seconds = (double)(now_ns() - s->start_ns) / 1e9;
 	for (size_t i = 0; i < s->gone.n + s->processes.n; i++) {
 		struct process_total *total = vec_push(&out->processes);

@@ -183,6 +183,20 @@ static int register_vma(struct uffd_tracker *t, const struct vma *v)
 	return errno == EBUSY ? -EBUSY : UNTRACKED;
 }
 
+/* Rather than unmapped since the maps were read: threads that end do that all the time. */
+static bool still_there(struct uffd_tracker *t, const struct vma *v)
+{
+	_cleanup_maps_ struct maps maps = {0};
+	const struct vma *now;
+
+	if (maps_read(t->base.target, &maps)) {
+		err_clear();
+		return false;
+	}
+	now = maps_find(&maps, v->start);
+	return now && now->start == v->start && now->end == v->end;
+}
+
 /* A VMA that can't be registered: whatever is populated may have been written. */
 static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dirty *out)
 {
@@ -190,10 +204,11 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	uint64_t from = v->start, next = 0;
 	int err = 0;
 
-	if (!t->warned)
+	if (!t->warned && still_there(t, v)) {
 		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
 		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
-	t->warned = true;
+		t->warned = true;
+	}
 	while (!err && out && from < v->end) {
 		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, REGIONS, &next);
 
