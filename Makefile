@@ -27,14 +27,12 @@ SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
-SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \ hash
-              repo reader txn prune verify
-              repo reader sweep txn prune verify
-SRC_state  :=
-SRC_dump   :=
-SRC_session:= session session_events segments sites tracked
+SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
+SRC_state  := stub_tmp
+SRC_dump   := collect copy describe dump finish populated route stream
+SRC_session:= checkpoint control result session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_trace main
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
@@ -201,7 +199,7 @@ check-fresh:
 bench:
 	@scripts/install-deps check
 	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(TGT_BIN)
-	@tests/bench/run --build $(B)
+	@tests/bench/run --build $(B) $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
 LINT_C   = $(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d))))
@@ -257,11 +255,6 @@ fuzz: $(FUZZ_BIN)
 		mkdir -p build/fuzz/corpus_$$name && FUZZ_SEED_DIR=build/fuzz/corpus_$$name build/fuzz/fuzz_$$name -runs=0 >/dev/null 2>&1; \
 		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus_$$name || exit 1; done
-
-# ratios with tracing off and on, kept in docs/results.md: make bench, make bench BENCH=redis
-.PHONY: bench
-bench: $(B)/icp-bpf $(TGT_BIN)
-	$(Q)tests/bench/run --build $(B) $(BENCH)
 
 .PHONY: clean
 clean:

@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "obs/view.h"
+#include "session/checkpoint.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -239,6 +240,10 @@ static int run_trace(struct trace *t)
 
 	if (!err)
 		err = session_open(&config, t->o.pids.data, t->o.pids.n, &t->session);
+	if (!err) /* checkpoints of the job come to us, while we have its trackers */
+		err = control_open(t->session);
+	if (err == -EACCES)
+		err = 0;
 	if (!err)
 		err = t->ops->start(&t->view, session_info(t->session), t->o.pids.data, t->o.pids.n);
 	if (!err)

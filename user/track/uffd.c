@@ -36,6 +36,7 @@ struct uffd_tracker {
 	struct tracker base;
 	int uffd;
 	bool warned;
+	VEC(struct vma) read_only; /* shared mappings that can't be registered, because nothing can be written through them */
 	struct dirty pending; /* of mappings that were armed between two takes */
 	struct page_region regions[REGIONS]; /* all zero between scans */
 };
@@ -222,16 +223,44 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	return err;
 }
 
+static bool known_read_only(const struct uffd_tracker *t, const struct vma *v)
+{
+	if (!v->shared || v->prot & PROT_WRITE)
+		return false;
+	vec_each(r, &t->read_only)
+	{
+		if (r->start == v->start && r->end == v->end && r->inode == v->inode && r->offset == v->offset &&
+		    r->dev_major == v->dev_major && r->dev_minor == v->dev_minor)
+			return true;
+	}
+	return false;
+}
+
+/* Trying again at every take would take the target's mmap_lock for writing each time. */
+static int remember_read_only(struct uffd_tracker *t, const struct vma *v)
+{
+	struct vma *slot = vec_push(&t->read_only);
+
+	if (!slot)
+		return fail(-ENOMEM, "tracker of pid %d", t->base.target->pid);
+	*slot = *v;
+	slot->name = NULL;
+	return 0;
+}
+
 /* One VMA from @from on; registers it when it is new. */
 static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, struct dirty *out)
 {
-	int err = scan_range(t, v, &from, v->end, false, out);
+	int err;
 
+	if (known_read_only(t, v))
+		return 0;
+	err = scan_range(t, v, &from, v->end, false, out);
 	if (err != -EPERM)
 		return err;
 	err = register_vma(t, v);
 	if (err == READ_ONLY)
-		return 0;
+		return remember_read_only(t, v);
 	if (err == UNTRACKED || err == -EBUSY)
 		return add_untracked(t, v, out);
 	if (err)
@@ -376,6 +405,7 @@ static void close_tracker(struct tracker *base)
 
 	cleanup_fd(&t->uffd); /* unregisters everything and clears the marks */
 	dirty_free(&t->pending);
+	vec_free(&t->read_only);
 	free(t);
 }
 
