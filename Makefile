@@ -4,8 +4,8 @@
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
-B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 comma   := ,
+B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
