@@ -277,7 +277,7 @@ static int finish(struct page_writer *w)
 	       map = w->map.n * sizeof(*w->map.data);
 	size_t page_size = w->config.page_size,
 	       len = chunks + map + sizeof(struct icp_page_trailer);
-	struct icp_page_trailer *t;
+	struct icp_page_trailer t;
 	_cleanup_free_ uint8_t *tail = NULL;
 	uint64_t end;
 
@@ -290,15 +290,17 @@ static int finish(struct page_writer *w)
 		memcpy(tail, w->chunks.data, chunks);
 	if (map)
 		memcpy(tail + chunks, w->map.data, map);
-	t = (void *)(tail + len - sizeof(*t));
-	memcpy(t->magic, ICP_MAGIC_PAGES_END, sizeof(t->magic));
-	t->slots = w->stats.stored;
-	t->chunks = w->chunks.n;
-	t->index_offset = w->stats.bytes;
-	t->index_size = chunks + map;
-	t->index_check = XXH3_64bits(tail, chunks + map);
-	t->flags = w->map.n ? ICP_PAGES_SPARSE : 0;
-	t->check = XXH3_64bits(t, offsetof(struct icp_page_trailer, check));
+	t = (struct icp_page_trailer){
+		.slots = w->stats.stored,
+		.chunks = w->chunks.n,
+		.index_offset = w->stats.bytes,
+		.index_size = chunks + map,
+		.index_check = XXH3_64bits(tail, chunks + map),
+		.flags = w->map.n ? ICP_PAGES_SPARSE : 0,
+	};
+	memcpy(t.magic, ICP_MAGIC_PAGES_END, sizeof(t.magic));
+	t.check = XXH3_64bits(&t, offsetof(struct icp_page_trailer, check));
+	memcpy(tail + len - sizeof(t), &t, sizeof(t)); /* compressed chunks end anywhere: not aligned */
 	return emit_hashed(w, tail, len);
 }
 

@@ -28,7 +28,7 @@ static void check_same(struct ctl *c, const struct plain *p, enum ctl_lookup how
 		assert_int_equal(!!e, !!want->flags);
 		if (!e)
 			continue;
-		assert_int_equal(e->flags & ~CTL_CHANGED, want->flags);
+		assert_int_equal(e->flags, want->flags);
 		if (want->flags & CTL_ZERO) {
 			zeros++;
 			continue;
