@@ -44,6 +44,7 @@ struct tracked {
 	VEC(struct attachment) attached;
 	struct dirty dirty, ever;
 	struct icp_counters counted; /* at the last sample */
+	uint64_t write_locks;	     /* at the last look at the layout */
 	uint64_t since_ns;	     /* CLOCK_MONOTONIC of the last take */
 	uint64_t tick;
 	struct process_total total;
