@@ -126,11 +126,6 @@ $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_s
 .PHONY: tests
 tests: $(B)/icp-bpf $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
-# ratios with tracing off and on, kept in docs/results.md: make bench, make bench BENCH=redis
-.PHONY: bench
-bench: $(B)/icp-bpf $(TGT_BIN)
-	$(Q)tests/bench/run --build $(B) $(BENCH)
-
 .PHONY: clean
 clean:
 	rm -rf build
