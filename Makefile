@@ -5,7 +5,6 @@ comma   := ,
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
-comma   := ,
 B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
