@@ -31,6 +31,7 @@ SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff 
 SRC_state  := stub_tmp
 SRC_dump   := collect copy describe dump finish populated route stream
 SRC_session:= checkpoint control result session session_events segments sites tracked
+              repo reader sweep txn prune verify
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
@@ -45,9 +46,9 @@ TARGETS     := symbols_static symbols_stripped checksum faultloop
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady
+INTEGRATION := robust_kill refusals rights steady trace_exact
 # name -> tests/lib/name.c: what the integration tests share
-SRC_testlib := robust_procs
+SRC_testlib := robust_procs kid tracer
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
@@ -116,12 +117,12 @@ vmlinux:
 	$(Q)$(BPFTOOL) btf dump file /sys/kernel/btf/vmlinux format c > build/vmlinux.h
 
 # --- tests -----------------------------------------------------------------------------------------------------------
-$(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
+TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
+
+$(B)/tests/unit/%: tests/unit/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(call say,TEST,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
-
-TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 $(B)/tests/lib/%.o: tests/lib/%.c
 	$(call say,CC,$<)
