@@ -31,7 +31,6 @@ SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff 
 SRC_state  := stub_tmp
 SRC_dump   := collect copy describe dump finish populated route stream
 SRC_session:= checkpoint control result session session_events segments sites tracked
-              repo reader sweep txn prune verify
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
