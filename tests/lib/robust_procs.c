@@ -148,6 +148,8 @@ void run_start(struct run *r, const struct run_how *how, const char *const *argv
 			execvp(argv[0], (char *const *)argv);
 		_exit(127);
 	}
+	if (how && how->own_group)
+		setpgid(r->pid, r->pid); /* whoever comes first */
 	if (exe >= 0)
 		close(exe);
 }
