@@ -199,7 +199,8 @@ bool run_says(struct run *r, const char *text, double seconds)
 		ended = has_ended(r);
 		said = run_text(r->out);
 		found = strstr(said, text);
-		wait = 2 + (double)strlen(said) / 20000; /* the more there is to look at, the less often */
+		wait = 2 + (double)strlen(said) /
+				   20000; /* the more there is to look at, the less often */
 		free(said);
 		if (!found && !ended)
 			nap_ms(wait);
