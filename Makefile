@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wno-unused-parameter -Wno-format-truncation -Werror
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
              -Iuser -I$(B) -MMD -MP
-LIBS    := -lbpf -lelf -ljansson -lpthread
+LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
@@ -27,7 +27,8 @@ SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
-SRC_image  :=
+SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
+              repo reader txn prune verify
 SRC_state  :=
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
@@ -37,7 +38,8 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench
+FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped
 # name_FLAGS: how one of them is linked
@@ -73,6 +75,21 @@ $(B)/user/%.o: user/%.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+# --- the manifest's code is generated; everything of user/image (and above) includes it -----------------------------
+PROTO_H := $(B)/image/manifest.pb-c.h
+
+$(PROTO_H) $(B)/image/manifest.pb-c.c &: user/image/manifest.proto
+	$(call say,PROTOC,$<)
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=$(<D) --c_out=$(@D) $<
+
+$(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(OBJ): | $(PROTO_H)
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)
@@ -116,6 +133,25 @@ $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_s
 
 .PHONY: tests
 tests: $(B)/icp-bpf $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+
+# --- fuzzing: one target per parser of untrusted bytes, FUZZ_SECONDS each; seeds are made by the targets themselves ---
+FUZZ_SECONDS ?= 30
+FUZZ_BIN := $(patsubst %,build/fuzz/fuzz_%,$(FUZZ))
+
+build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/seed.h $(patsubst %,user/image/%.c,$(filter-out manifest.pb-c,$(SRC_image))) \
+		$(patsubst %,user/base/%.c,$(SRC_base)) $(PROTO_H)
+	$(call say,FUZZ,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+		-fno-sanitize=function -Iuser -I$(B) -Itests -o $@ $(filter %.c,$^) $(B)/image/manifest.pb-c.c \
+		-lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
+
+.PHONY: fuzz
+fuzz: $(FUZZ_BIN)
+	$(Q)for name in $(FUZZ); do \
+		mkdir -p build/fuzz/corpus_$$name && FUZZ_SEED_DIR=build/fuzz/corpus_$$name build/fuzz/fuzz_$$name -runs=0 >/dev/null 2>&1; \
+		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus_$$name || exit 1; done
 
 .PHONY: clean
 clean:

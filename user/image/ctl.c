@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <stdlib.h>
+
+#include "image/ctl_impl.h"
+
+#define __unused __attribute__((unused)) /* tree.h expects BSD's */
+#include <bsd/sys/tree.h>
+
+#define BITS 9
+#define FAN (1u << BITS)
+#define LEVELS 5 /* 45 bits: 57-bit addresses of 4 KiB pages */
+
+struct leaf {
+	struct ctl_entry entries[FAN];
+	uint32_t used;
+	bool changed;
+};
+
+struct table { /* of level 1 (above leaves) to LEVELS - 1 */
+	void *down[FAN];
+	uint32_t used;
+};
+
+struct tree_node {
+	RB_ENTRY(tree_node) link;
+	uint64_t page;
+	const struct ctl_entry *entry;
+};
+RB_HEAD(tree, tree_node);
+
+static int compare(const struct tree_node *a, const struct tree_node *b)
+{
+	return a->page < b->page ? -1 : a->page > b->page;
+}
+
+/* clang-format off: it knows no macros that need no semicolon */
+RB_GENERATE_STATIC(tree, tree_node, link, compare)
+/* clang-format on */
+
+struct index {
+	struct tree root;
+	struct tree_node *nodes;
+	size_t n;
+};
+
+int ctl_new(uint32_t stream, uint32_t page_size, struct ctl **out)
+{
+	struct ctl *c;
+
+	if (!icp_page_size_valid(page_size))
+		return refuse(-EINVAL, "page size %u", page_size);
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return fail(-ENOMEM, "make a control structure");
+	c->stream = stream;
+	c->page_size = page_size;
+	c->max_memory = SIZE_MAX;
+	*out = c;
+	return 0;
+}
+
+static void free_below(void *node, int level)
+{
+	struct table *table = node;
+
+	if (!node)
+		return;
+	for (unsigned i = 0; level && i < FAN; i++)
+		free_below(table->down[i], level - 1);
+	free(node);
+}
+
+static void drop_index(struct ctl *c)
+{
+	if (!c->index)
+		return;
+	c->memory -= c->index->n * sizeof(*c->index->nodes);
+	free(c->index->nodes);
+	free(c->index);
+	c->index = NULL;
+}
+
+void ctl_free(struct ctl *c)
+{
+	if (!c)
+		return;
+	drop_index(c);
+	free_below(c->root, LEVELS - 1);
+	vec_free(&c->removed);
+	free(c);
+}
+
+uint32_t ctl_stream(const struct ctl *c)
+{
+	return c->stream;
+}
+
+uint32_t ctl_page_size(const struct ctl *c)
+{
+	return c->page_size;
+}
+
+uint32_t ctl_version(const struct ctl *c)
+{
+	return c->version;
+}
+
+uint64_t ctl_pages(const struct ctl *c)
+{
+	return c->pages;
+}
+
+uint64_t ctl_zeros(const struct ctl *c)
+{
+	return c->zeros;
+}
+
+size_t ctl_memory(const struct ctl *c)
+{
+	return c->memory + sizeof(*c);
+}
+
+static unsigned slot_at(uint64_t page, int level)
+{
+	return (unsigned)(page >> (level * BITS)) & (FAN - 1);
+}
+
+static struct leaf *find_leaf(const struct ctl *c, uint64_t page)
+{
+	void *node = c->root;
+
+	if (page >= CTL_PAGES_MAX)
+		return NULL;
+	for (int level = LEVELS - 1; node && level; level--)
+		node = ((struct table *)node)->down[slot_at(page, level)];
+	return node;
+}
+
+static int make_leaf(struct ctl *c, uint64_t page, struct leaf **out)
+{
+	struct table *above = NULL;
+	void **at = &c->root;
+
+	for (int level = LEVELS - 1;; level--) {
+		if (!*at) {
+			size_t size = level ? sizeof(struct table) : sizeof(struct leaf);
+
+			if (c->memory + size > c->max_memory)
+				return refuse(
+					-E2BIG,
+					"a control structure needs more than %zu MiB of memory",
+					c->max_memory >> 20);
+			*at = calloc(1, size);
+			if (!*at)
+				return fail(-ENOMEM, "grow a control structure");
+			c->memory += size;
+			if (above)
+				above->used++;
+		}
+		if (!level)
+			break;
+		above = *at;
+		at = &above->down[slot_at(page, level)];
+	}
+	*out = *at;
+	return 0;
+}
+
+static void uncount(struct ctl *c, const struct ctl_entry *e)
+{
+	if (e->flags & CTL_ZERO)
+		c->zeros--;
+	else if (e->flags & CTL_PRESENT)
+		c->pages--;
+}
+
+int ctl_put(struct ctl *c, uint64_t page, const struct ctl_entry *e, bool changed)
+{
+	struct leaf *leaf = NULL;
+	struct ctl_entry *to;
+	int err;
+
+	if (page >= CTL_PAGES_MAX)
+		return refuse(-ERANGE, "page %#llx is beyond what a control structure can hold",
+			      (unsigned long long)page);
+	if (c->last_leaf && c->last_page == page / FAN) {
+		leaf = c->last_leaf;
+	} else {
+		err = make_leaf(c, page, &leaf);
+		if (err)
+			return err;
+		c->last_leaf = leaf;
+		c->last_page = page / FAN;
+	}
+	drop_index(c);
+	to = &leaf->entries[page & (FAN - 1)];
+	uncount(c, to);
+	leaf->used += !to->flags;
+	*to = *e;
+	to->flags = CTL_PRESENT | (e->flags & CTL_ZERO) | (changed ? CTL_CHANGED : 0);
+	if (e->flags & CTL_ZERO) {
+		to->hash = (struct icp_hash){0};
+		to->version = to->stream = to->slot = 0;
+		c->zeros++;
+	} else {
+		c->pages++;
+	}
+	leaf->changed |= changed;
+	return 0;
+}
+
+int ctl_set(struct ctl *c, uint64_t page, const struct ctl_entry *e)
+{
+	return ctl_put(c, page, e, true);
+}
+
+static int note_removed(struct ctl *c, uint64_t page, uint64_t n)
+{
+	struct ctl_range *last = c->removed.n ? &c->removed.data[c->removed.n - 1] : NULL;
+
+	if (last && last->page + last->n == page) {
+		last->n += n;
+		return 0;
+	}
+	last = vec_push(&c->removed);
+	if (!last)
+		return fail(-ENOMEM, "grow a control structure");
+	*last = (struct ctl_range){page, n};
+	return 0;
+}
+
+int ctl_take_out(struct ctl *c, uint64_t page, uint64_t n, bool note)
+{
+	uint64_t end = page + n;
+
+	if (end < page || end > CTL_PAGES_MAX)
+		return refuse(-ERANGE,
+			      "pages %#llx+%#llx are beyond what a control structure can hold",
+			      (unsigned long long)page, (unsigned long long)n);
+	drop_index(c);
+	while (ctl_next(c, &page) && page < end) {
+		struct leaf *leaf = find_leaf(c, page);
+		uint64_t first = page;
+
+		do {
+			struct ctl_entry *e = &leaf->entries[page & (FAN - 1)];
+
+			if (!e->flags)
+				break;
+			uncount(c, e);
+			leaf->used--;
+			*e = (struct ctl_entry){0};
+			page++;
+		} while (page < end && page & (FAN - 1));
+		if (note) {
+			int err = note_removed(c, first, page - first);
+
+			if (err)
+				return err;
+		}
+	}
+	return 0;
+}
+
+int ctl_remove(struct ctl *c, uint64_t page, uint64_t n)
+{
+	return ctl_take_out(c, page, n, true);
+}
+
+/* The first leaf that holds something at or after *page, which is moved to where to look in it.
+ */
+static struct leaf *next_leaf(void *node, int level, uint64_t *page, bool changed)
+{
+	uint64_t span = 1ull << (level * BITS);
+
+	if (!level) {
+		struct leaf *leaf = node;
+
+		return leaf->used && (!changed || leaf->changed) ? leaf : NULL;
+	}
+	for (unsigned i = slot_at(*page, level); i < FAN; i++) {
+		void *down = ((struct table *)node)->down[i];
+		uint64_t after = (*page & ~(span - 1)) + span;
+		struct leaf *leaf = down ? next_leaf(down, level - 1, page, changed) : NULL;
+
+		if (leaf)
+			return leaf;
+		*page = after;
+	}
+	return NULL;
+}
+
+const struct ctl_entry *ctl_next_entry(const struct ctl *c, uint64_t *page, bool changed)
+{
+	uint32_t want = changed ? CTL_CHANGED : CTL_PRESENT;
+
+	while (c->root && *page < CTL_PAGES_MAX) {
+		struct leaf *leaf = next_leaf(c->root, LEVELS - 1, page, changed);
+
+		if (!leaf)
+			return NULL;
+		do {
+			const struct ctl_entry *e = &leaf->entries[*page & (FAN - 1)];
+
+			if (e->flags & want)
+				return e;
+			++*page;
+		} while (*page & (FAN - 1));
+	}
+	return NULL;
+}
+
+const struct ctl_entry *ctl_next(const struct ctl *c, uint64_t *page)
+{
+	const struct leaf *leaf = find_leaf(c, *page);
+
+	/* the usual case of a walk: the next one in the same leaf */
+	if (leaf && leaf->entries[*page & (FAN - 1)].flags)
+		return &leaf->entries[*page & (FAN - 1)];
+	return ctl_next_entry(c, page, false);
+}
+
+int ctl_index(struct ctl *c)
+{
+	const struct ctl_entry *e;
+	struct index *index;
+
+	if (c->index)
+		return 0;
+	index = calloc(1, sizeof(*index));
+	if (!index)
+		return fail(-ENOMEM, "make a red-black tree");
+	index->nodes = malloc((c->pages + c->zeros + 1) * sizeof(*index->nodes));
+	if (!index->nodes) {
+		free(index);
+		return fail(-ENOMEM, "make a red-black tree");
+	}
+	RB_INIT(&index->root);
+	for (uint64_t page = 0; (e = ctl_next(c, &page)); page++) {
+		struct tree_node *node = &index->nodes[index->n++];
+
+		node->page = page;
+		node->entry = e;
+		RB_INSERT(tree, &index->root, node);
+	}
+	c->index = index;
+	c->memory += index->n * sizeof(*index->nodes);
+	return 0;
+}
+
+const struct ctl_entry *ctl_find(const struct ctl *c, uint64_t page, enum ctl_lookup how)
+{
+	if (how == CTL_RBTREE) {
+		struct tree_node key = {.page = page}, *node;
+
+		node = c->index ? RB_FIND(tree, &c->index->root, &key) : NULL;
+		return node ? node->entry : NULL;
+	} else {
+		const struct leaf *leaf = find_leaf(c, page);
+		const struct ctl_entry *e = leaf ? &leaf->entries[page & (FAN - 1)] : NULL;
+
+		return e && e->flags ? e : NULL;
+	}
+}
+
+static bool continues(const struct ctl_entry *first, const struct ctl_entry *e, uint64_t n)
+{
+	if ((first->flags ^ e->flags) & CTL_ZERO)
+		return false;
+	return first->flags & CTL_ZERO ||
+	       (e->version == first->version && e->stream == first->stream &&
+		e->slot == first->slot + n);
+}
+
+bool ctl_run_from(const struct ctl *c, uint64_t page, uint64_t max, bool changed,
+		  struct ctl_run *run)
+{
+	const struct ctl_entry *e = ctl_next_entry(c, &page, changed);
+	const struct leaf *leaf;
+
+	if (!e)
+		return false;
+	*run = (struct ctl_run){.page = page, .n = 1, .first = *e};
+	leaf = find_leaf(c, page);
+	while (run->n < max) {
+		page++;
+		if (!(page & (FAN - 1))) {
+			leaf = find_leaf(c, page);
+			if (!leaf)
+				break;
+		}
+		e = &leaf->entries[page & (FAN - 1)];
+		if (!(e->flags & (changed ? CTL_CHANGED : CTL_PRESENT)) ||
+		    !continues(&run->first, e, run->n))
+			break;
+		run->n++;
+	}
+	return true;
+}
+
+bool ctl_next_run(const struct ctl *c, uint64_t page, uint64_t max, struct ctl_run *run)
+{
+	return ctl_run_from(c, page, max, false, run);
+}
+
+void ctl_clean(struct ctl *c, uint32_t version, const struct ctl_image *image)
+{
+	for (uint64_t page = 0; ctl_next_entry(c, &page, true); page = (page | (FAN - 1)) + 1) {
+		struct leaf *leaf = find_leaf(c, page);
+
+		for (unsigned i = 0; i < FAN; i++)
+			leaf->entries[i].flags &= ~CTL_CHANGED;
+		leaf->changed = false;
+	}
+	c->removed.n = 0;
+	c->version = version;
+	c->chain_cost = image->header->chain_cost;
+	c->full_size = image->header->full_size;
+}
