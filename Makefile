@@ -29,7 +29,9 @@ SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
               repo reader txn prune verify
-SRC_state  :=
+STATE_PROTO:= regs signals ids
+SRC_state  := state calls procfs arch_x86_64 regs signals ids creds vmas buildid \
+              $(addsuffix .pb-c,$(STATE_PROTO))
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
@@ -38,7 +40,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped
@@ -89,7 +91,20 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
-$(OBJ): | $(PROTO_H)
+# --- and so is that of each kind of state ----------------------------------------------------------------------------
+STATE_PROTO_H := $(patsubst %,$(B)/state/%.pb-c.h,$(STATE_PROTO))
+
+$(B)/state/%.pb-c.h $(B)/state/%.pb-c.c &: user/state/%.proto
+	$(call say,PROTOC,$<)
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=$(<D) --c_out=$(@D) $<
+
+$(B)/user/state/%.pb-c.o: $(B)/state/%.pb-c.c | $(STATE_PROTO_H)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(OBJ): | $(PROTO_H) $(STATE_PROTO_H)
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)

@@ -91,6 +91,31 @@ long warden_ptrace(struct warden *w, long request, pid_t tid, uint64_t addr, con
 int warden_inject(struct warden *w, pid_t tid, struct warden_call *calls, size_t n) _must_use_;
 
 /*
+ * Frozen only: several requests in one go, which costs one round trip: whoever reads much state
+ * of a frozen job wants that. Each has its own @ret; the return value is negative only when the
+ * warden can't be talked to. Keep the sum of @room below 128 KiB and the number below 64 (what a
+ * socket buffers both ways).
+ *
+ * WARDEN_ASK_INJECT: the calls may point into @len bytes of the thread's memory at @addr, which
+ * are put back before anything else can happen (an icp-bpf that dies, the deadline); what they
+ * held after the calls is @data. -EFAULT when there is no memory.
+ */
+struct warden_ask {
+	enum { WARDEN_ASK_REGSET, WARDEN_ASK_PTRACE, WARDEN_ASK_INJECT } what;
+	pid_t tid;
+	unsigned long request; /* register set, or ptrace request */
+	uint64_t addr;	       /* as in warden_ptrace(), or of the memory */
+	const void *in;	       /* as in warden_ptrace(), or NULL */
+	size_t in_len;
+	struct warden_call *calls;
+	size_t n_calls;
+	void *data;
+	size_t len; /* in: room; out: size */
+	long ret;   /* >= 0, or a negative errno: no message */
+};
+int warden_ask_all(struct warden *w, struct warden_ask *asks, size_t n) _must_use_;
+
+/*
  * Let the job run on; interrupted system calls continue. @paused_ns: first stop to last release; may be NULL.
  * -ETIMEDOUT when the deadline had thawed it before (then what was read since is worth nothing).
  */

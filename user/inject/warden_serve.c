@@ -284,15 +284,50 @@ static int serve_ptrace(struct server *s, const struct warden_request *q, const 
 	return 0;
 }
 
+/* Read (or @put back) the memory that injected calls may use. -EFAULT, bare. */
+static int scratch_copy(pid_t tid, uint64_t addr, void *data, size_t len, bool put)
+{
+	struct iovec local = {data, len}, remote = {(void *)addr, len};
+	ssize_t got = put ? process_vm_writev(tid, &local, 1, &remote, 1, 0)
+			  : process_vm_readv(tid, &local, 1, &remote, 1, 0);
+
+	return got == (ssize_t)len ? 0 : got < 0 && errno == ESRCH ? -ESRCH : -EFAULT;
+}
+
+/* @len bytes at @addr are as before afterwards, and what they held after the calls in @after. */
+static int inject_with_scratch(struct server *s, struct tracee *t, struct warden_call *calls,
+			       size_t n, uint64_t addr, void *after, size_t len)
+{
+	_cleanup_free_ void *before = len ? malloc(len) : NULL;
+	int err = 0, back = 0;
+	size_t done;
+
+	if (len && !before)
+		return fail(-ENOMEM, "inject into thread %d", t->tid);
+	if (len && scratch_copy(t->tid, addr, before, len, false))
+		return refuse(-EFAULT, "thread %d has no memory at %#lx", t->tid, addr);
+	done = inject_run(t, s->insn, calls, n, &err);
+	if (len) {
+		back = scratch_copy(t->tid, addr, after, len, false);
+		if (!back)
+			back = scratch_copy(t->tid, addr, before, len, true);
+	}
+	if (err == -ESRCH || (!err && back == -ESRCH))
+		return refuse(-ESRCH, "thread %d was killed", t->tid);
+	if (back)
+		return fail(back, "put back the memory of thread %d", t->tid);
+	return done < n && !err ? -EIO : err;
+}
+
 static int serve_inject(struct server *s, const struct warden_request *q, const void *in,
 			struct warden_reply *r)
 {
-	size_t n = q->len / sizeof(struct warden_call), done;
+	size_t n = q->len / sizeof(struct warden_call);
 	struct tracee *t;
 	int err = find_thread(s, q->id, &t);
 
 	if (!err)
-		err = room(s, q->len);
+		err = room(s, (size_t)q->len + q->room);
 	if (!err && s->insn_pid != t->pid) {
 		err = inject_find(t->pid, &s->insn);
 		s->insn_pid = err ? 0 : t->pid;
@@ -300,14 +335,11 @@ static int serve_inject(struct server *s, const struct warden_request *q, const 
 	if (err)
 		return err;
 	memcpy(s->data.data, in, q->len);
-	done = inject_run(t, s->insn, (struct warden_call *)(void *)s->data.data, n, &err);
-	if (done < n || err) {
-		if (err == -ESRCH)
-			return refuse(err, "thread %d was killed", q->id);
-		return err;
-	}
-	r->len = q->len;
-	return 0;
+	err = inject_with_scratch(s, t, (struct warden_call *)(void *)s->data.data, n, q->addr,
+				  s->data.data + q->len, q->room);
+	if (!err)
+		r->len = q->len + q->room;
+	return err;
 }
 
 static int serve_thaw(struct server *s, struct warden_reply *r)
