@@ -29,8 +29,8 @@ SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
               repo reader txn prune verify
-STATE_PROTO:= regs signals ids
-SRC_state  := state calls procfs arch_x86_64 regs signals ids creds vmas buildid \
+STATE_PROTO:= regs signals ids timers files
+SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc \
               $(addsuffix .pb-c,$(STATE_PROTO))
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
@@ -40,7 +40,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped

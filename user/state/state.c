@@ -12,7 +12,7 @@
 #include "state/kinds.h"
 
 const struct state_ops *const state_kinds[] = {
-	&state_vmas, &state_regs, &state_ids, &state_signals, NULL,
+	&state_vmas, &state_regs, &state_ids, &state_signals, &state_timers, &state_files, NULL,
 };
 
 _Static_assert(sizeof(state_kinds) / sizeof(*state_kinds) <= STATE_KINDS_MAX,
@@ -21,7 +21,7 @@ _Static_assert(sizeof(state_kinds) / sizeof(*state_kinds) <= STATE_KINDS_MAX,
 int state_job_new(struct state_job **out)
 {
 	_cleanup_state_job_ struct state_job *job = calloc(1, sizeof(*job));
-	int err = job ? 0 : -ENOMEM;
+	int err = job ? file_jobs_new(&job->files) : -ENOMEM;
 
 	if (!err)
 		err = buildids_new(&job->ids);
@@ -35,13 +35,14 @@ void state_job_free(struct state_job *job)
 {
 	if (!job)
 		return;
+	file_jobs_free(job->files);
 	buildids_free(job->ids);
 	free(job);
 }
 
 int state_job_finish(struct state_job *job, Icp__Manifest *m)
 {
-	return 0;
+	return file_jobs_finish(job->files, m);
 }
 
 static int done(const struct state_process *p, int err)

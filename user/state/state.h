@@ -86,6 +86,10 @@ int state_zombie(pid_t pid, Icp__Process *image) _must_use_;
 /* Architecture, page size, kernel release, boot id of @m. */
 int state_fill_machine(Icp__Manifest *m) _must_use_;
 
+struct sysvshm_segment;
+/* What is known of a segment but its memory. */
+void state_fill_segment(const struct sysvshm_segment *s, Icp__Segment *out);
+
 /* Append a blob: @data is a packed message, copied. */
 int state_add_blob(Icp__StateBlob ***blobs, size_t *n, const char *kind, uint32_t version,
 		   const void *data, size_t len) _must_use_;
