@@ -40,7 +40,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped

@@ -21,6 +21,7 @@
 #define GONE_NS 2000000000ull /* how long killed processes are given to be gone */
 
 /* Requests of <linux/ptrace.h> that only read, and how many bytes each may write at most. */
+#define SECCOMP_GET_METADATA 0x420d
 #define SECCOMP_FILTER_MAX (4096 * 8) /* BPF_MAXINSNS instructions */
 static const struct {
 	unsigned long request;
@@ -31,10 +32,10 @@ static const struct {
 	{0x4209, 0},		      /* PEEKSIGINFO */
 	{0x420a, 8},		      /* GETSIGMASK */
 	{0x420c, SECCOMP_FILTER_MAX}, /* SECCOMP_GET_FILTER */
-	{0x420d, 0},		      /* SECCOMP_GET_METADATA */
-	{0x420e, 0},		      /* GET_SYSCALL_INFO */
-	{0x420f, 0},		      /* GET_RSEQ_CONFIGURATION */
-	{0x4210, 0},		      /* GET_SYSCALL_USER_DISPATCH_CONFIG */
+	{SECCOMP_GET_METADATA, 0},
+	{0x420e, 0}, /* GET_SYSCALL_INFO */
+	{0x420f, 0}, /* GET_RSEQ_CONFIGURATION */
+	{0x4210, 0}, /* GET_SYSCALL_USER_DISPATCH_CONFIG */
 };
 
 struct server {
@@ -271,11 +272,17 @@ static int serve_ptrace(struct server *s, const struct warden_request *q, const 
 	} else if (!writes) {
 		writes = q->addr;
 	}
-	if (writes > WARDEN_DATA_MAX || (q->request != PTRACE_PEEKSIGINFO && q->len))
+	if (q->request == SECCOMP_GET_METADATA)
+		addr = q->addr; /* the index of the filter comes in the buffer */
+	else if (q->request != PTRACE_PEEKSIGINFO && q->len)
+		return refuse(-EINVAL, "ptrace request %#lx takes no argument", q->request);
+	if (writes > WARDEN_DATA_MAX)
 		return refuse(-EINVAL, "ptrace request %#lx: bad length", q->request);
 	err = room(s, writes > q->room ? writes : q->room);
 	if (err)
 		return err;
+	if (q->request == SECCOMP_GET_METADATA && q->len <= q->room)
+		memcpy(s->data.data, in, q->len);
 	/* No buffer asks for the size of a seccomp filter. */
 	r->ret = syscall(SYS_ptrace, q->request, t->tid, addr, q->room ? s->data.data : NULL);
 	if (r->ret < 0)
@@ -294,7 +301,8 @@ static int scratch_copy(pid_t tid, uint64_t addr, void *data, size_t len, bool p
 	return got == (ssize_t)len ? 0 : got < 0 && errno == ESRCH ? -ESRCH : -EFAULT;
 }
 
-/* @len bytes at @addr are as before afterwards, and what they held after the calls in @after. */
+/* @len bytes at @addr are as before afterwards, and what they held after the calls in @after.
+ */
 static int inject_with_scratch(struct server *s, struct tracee *t, struct warden_call *calls,
 			       size_t n, uint64_t addr, void *after, size_t len)
 {

@@ -146,10 +146,8 @@ static int dump_filters(struct state_process *p, struct creds *c, size_t thread)
 				      tid);
 		if (n < 0)
 			return fail((int)n, "seccomp filter of thread %d", tid);
-		/* The index that is asked about travels in the buffer, which we can't send:
-		 * only flags of the newest filter are known. */
-		if (i || warden_ptrace(p->warden, SECCOMP_GET_METADATA, tid, sizeof(meta), NULL,
-				       0, &meta, &meta_len) < 0)
+		if (warden_ptrace(p->warden, SECCOMP_GET_METADATA, tid, sizeof(meta), &meta,
+				  sizeof(meta), &meta, &meta_len) < 0)
 			meta.flags = 0;
 		at = note_filter(c, insns, (size_t)n * FILTER_INSN, (uint32_t)meta.flags);
 		if (at < 0)

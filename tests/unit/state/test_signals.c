@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Dispositions, pending signals, alternate stacks; timers; and that all of it stays as it is. */
+/* Dispositions, pending signals, alternate stacks; timers; and that all of it stays as it is.
+ */
 #include "unit/state/dumping.h"
 
 #include <sys/rseq.h>
@@ -118,7 +119,8 @@ static void signals(void **state)
 		memcpy(&info, s->pending[i].data, sizeof(info));
 		assert_int_equal(info.si_signo, SIGRTMIN);
 		assert_int_equal(info.si_code, SI_QUEUE);
-		assert_ptr_equal(info.si_value.sival_ptr, (void *)(0x1234567890ab + (uintptr_t)i));
+		assert_ptr_equal(info.si_value.sival_ptr,
+				 (void *)(0x1234567890ab + (uintptr_t)i));
 	}
 	t = blob_of(d.image[0].threads[0]->blobs, d.image[0].threads[0]->n_blobs, "signals",
 		    &icp__thread_signals__descriptor);
