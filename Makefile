@@ -46,7 +46,7 @@ TARGETS     := symbols_static symbols_stripped checksum faultloop
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer
 # --------------------------------------------------------------------------------------------------------------------
