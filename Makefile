@@ -24,7 +24,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
+SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
@@ -38,7 +38,7 @@ DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped checksum faultloop
@@ -46,7 +46,7 @@ TARGETS     := symbols_static symbols_stripped checksum faultloop
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer
 # --------------------------------------------------------------------------------------------------------------------

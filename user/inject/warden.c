@@ -352,6 +352,14 @@ int warden_kill(struct warden *w)
 	return ask(w, &q, NULL, &r, NULL, NULL);
 }
 
+int warden_remove_later(struct warden *w, const char *path)
+{
+	struct warden_request q = {.op = WARDEN_REMOVE, .len = (uint32_t)strlen(path)};
+	struct warden_reply r;
+
+	return ask(w, &q, path, &r, NULL, NULL);
+}
+
 int warden_leave_stopped(struct warden *w)
 {
 	struct warden_request q = {.op = WARDEN_LEAVE_STOPPED};

@@ -47,6 +47,7 @@ struct server {
 	pid_t insn_pid; /* whose instruction it is */
 	uint64_t insn;
 	VEC(char) data; /* of the reply */
+	char *remove;	/* file to remove at the end */
 };
 
 static int room(struct server *s, size_t len)
@@ -411,6 +412,13 @@ static int serve_leave_stopped(struct server *s)
 	return err;
 }
 
+static int serve_remove(struct server *s, const struct warden_request *q, const char *path)
+{
+	free(s->remove);
+	s->remove = strndup(path, q->len);
+	return s->remove ? 0 : fail(-ENOMEM, "path");
+}
+
 static int dispatch(struct server *s, const struct warden_request *q, const void *in,
 		    struct warden_reply *r, int *fd)
 {
@@ -433,6 +441,8 @@ static int dispatch(struct server *s, const struct warden_request *q, const void
 		return serve_kill(s);
 	case WARDEN_LEAVE_STOPPED:
 		return serve_leave_stopped(s);
+	case WARDEN_REMOVE:
+		return serve_remove(s, q, in);
 	}
 	return refuse(-EINVAL, "unknown request %u", q->op);
 }
@@ -509,4 +519,7 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 	}
 	freeze_fini(&s.freeze);
 	vec_free(&s.data);
+	if (s.remove)
+		unlink(s.remove);
+	free(s.remove);
 }
