@@ -24,4 +24,10 @@ const char *err_text(int err);
 /* Forget the message: for callers that handle a failure instead of passing it on. */
 void err_clear(void);
 
+/* For clean-up after a failure, where a second one changes nothing. */
+static inline void ignore_failure(int err)
+{
+	(void)err;
+}
+
 #endif

@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "obs/view.h"
+#include "session/checkpoint.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -165,9 +166,7 @@ static int step(struct trace *t)
 	for (size_t i = 0; !err && i < t->events.n; i++)
 		if (t->o.events || t->events.data[i].kind == TRACE_SEGMENT)
 			err = t->ops->event(&t->view, &t->events.data[i]);
-	if (!err && t->events.n && fflush(stdout))
-		err = -EPIPE;
-	return err;
+	return !err && t->events.n ? view_flush(&t->view) : err;
 }
 
 static int sample(struct trace *t)
@@ -236,11 +235,16 @@ static int run_trace(struct trace *t)
 		.tree = t->o.tree,
 		.interval_s = t->o.interval_s,
 		.top = (size_t)t->o.top,
+		.segment_events = t->o.events || t->o.json, /* the other view shows none */
 	};
 	int err = open_view(t);
 
 	if (!err)
 		err = session_open(&config, t->o.pids.data, t->o.pids.n, &t->session);
+	if (!err) /* checkpoints of the job come to us, while we have its trackers */
+		err = control_open(t->session);
+	if (err == -EACCES)
+		err = 0;
 	if (!err)
 		err = t->ops->start(&t->view, session_info(t->session), t->o.pids.data, t->o.pids.n);
 	if (!err)
@@ -261,6 +265,8 @@ static int run(int argc, char **argv)
 		int err = run_trace(&t);
 
 		/* whoever read our output has gone: nothing is left to say, and nobody to say it to */
+		if (err == -EPIPE)
+			clearerr(stdout);
 		status = err && err != -EPIPE ? cli_failed(err) : EXIT_DONE;
 	}
 	session_close(t.session);
@@ -290,6 +296,7 @@ const struct verb verb_trace = {
 		"      --events        print each write access (the first to a page in an interval) and each System V segment\n"
 		"                      event as they come, instead of samples\n"
 		"      --json          JSON Lines, see docs/json.md\n"
+		"                      (segment events, so --events and --json, cost every system call here about 0.1 us)\n"
 		"      --tracker NAME  uffd; the best available one by default (see icp-bpf check)\n"
 		"\n"
 		"example: icp-bpf trace --pid $(pidof redis-server) --interval 1s --duration 10s\n",

@@ -32,27 +32,6 @@ struct page_writer {
 	map; /* logical slot of each stored one, only with page_writer_put_slot() */
 };
 
-struct icp_hash page_hash(const void *data, size_t len)
-{
-	XXH128_hash_t h = XXH3_128bits(data, len);
-
-	return (struct icp_hash){h.low64, h.high64};
-}
-
-bool page_is_zero(const void *data, size_t len)
-{
-	typedef uint64_t lanes __attribute__((vector_size(32), aligned(8), may_alias));
-	const lanes *v = data, *end = (const void *)((const char *)data + len);
-
-	for (; v < end; v += 2) {
-		lanes any = v[0] | v[1];
-
-		if (any[0] | any[1] | any[2] | any[3])
-			return false;
-	}
-	return true;
-}
-
 static int emit(struct page_writer *w, const struct iovec *iov, int n)
 {
 	int err = store_put_write(w->put, iov, n);
@@ -204,28 +183,41 @@ static int store_pages(struct page_writer *w, const void *const *data, size_t n)
 	return err || !used ? err : emit(w, iov, used);
 }
 
-/* Decide about one page: true when its data must be stored. */
-static bool enter(struct page_writer *w, const struct page_src *src, struct ctl_entry *e)
+/* What to do about one page. */
+enum fate { KEEP, ENTER, STORE };
+
+static enum fate enter(struct page_writer *w, const struct page_src *src, const struct ctl *ctl, struct ctl_entry *e)
 {
+	const struct ctl_entry *old = ctl ? ctl_find(ctl, src->page, CTL_DIRECT) : NULL;
 	uint32_t page_size = w->config.page_size;
 
 	w->stats.pages++;
 	*e = (struct ctl_entry){.version = w->config.version};
 	if (page_is_zero(src->data, page_size)) {
 		e->flags = CTL_ZERO;
+		if (old && (old->flags & CTL_ZERO)) {
+			w->stats.same++;
+			return KEEP;
+		}
 		w->stats.zero++;
-		return false;
+		return ENTER;
 	}
 	e->hash = page_hash(src->data, page_size);
+	if (old && !(old->flags & CTL_ZERO) && hash_equal(&old->hash, &e->hash)) {
+		w->stats.same++;
+		return KEEP;
+	}
+	if (old && old->version == w->config.version && !(old->flags & CTL_ZERO))
+		w->stats.stale++;
 	e->stream = w->config.stream;
 	e->slot = (uint32_t)w->stats.stored;
 	if (w->config.dedup && dedup_find(w->config.dedup, &e->hash, &e->stream, &e->slot)) {
 		w->stats.shared++;
-		return false;
+		return ENTER;
 	}
 	XXH3_128bits_update(w->hash, &e->hash, sizeof(e->hash));
 	w->stats.stored++;
-	return true;
+	return STORE;
 }
 
 int page_writer_put(struct page_writer *w, const struct page_src *src, size_t n,
@@ -237,12 +229,14 @@ int page_writer_put(struct page_writer *w, const struct page_src *src, size_t n,
 
 	for (size_t i = 0; i < n && !err; i++) {
 		struct ctl_entry e;
+		enum fate fate;
 
 		if (w->stats.stored == UINT32_MAX)
 			return refuse(-EFBIG, "more pages than a page file can hold");
-		if (enter(w, &src[i], &e))
+		fate = enter(w, &src[i], ctl, &e);
+		if (fate == STORE)
 			fresh[used++] = src[i].data;
-		if (ctl)
+		if (ctl && fate != KEEP)
 			err = ctl_set(ctl, src[i].page, &e);
 		if (!err && used == sizeof(fresh) / sizeof(*fresh)) {
 			err = store_pages(w, fresh, used);
@@ -283,7 +277,7 @@ static int finish(struct page_writer *w)
 	       map = w->map.n * sizeof(*w->map.data);
 	size_t page_size = w->config.page_size,
 	       len = chunks + map + sizeof(struct icp_page_trailer);
-	struct icp_page_trailer *t;
+	struct icp_page_trailer t;
 	_cleanup_free_ uint8_t *tail = NULL;
 	uint64_t end;
 
@@ -296,15 +290,17 @@ static int finish(struct page_writer *w)
 		memcpy(tail, w->chunks.data, chunks);
 	if (map)
 		memcpy(tail + chunks, w->map.data, map);
-	t = (void *)(tail + len - sizeof(*t));
-	memcpy(t->magic, ICP_MAGIC_PAGES_END, sizeof(t->magic));
-	t->slots = w->stats.stored;
-	t->chunks = w->chunks.n;
-	t->index_offset = w->stats.bytes;
-	t->index_size = chunks + map;
-	t->index_check = XXH3_64bits(tail, chunks + map);
-	t->flags = w->map.n ? ICP_PAGES_SPARSE : 0;
-	t->check = XXH3_64bits(t, offsetof(struct icp_page_trailer, check));
+	t = (struct icp_page_trailer){
+		.slots = w->stats.stored,
+		.chunks = w->chunks.n,
+		.index_offset = w->stats.bytes,
+		.index_size = chunks + map,
+		.index_check = XXH3_64bits(tail, chunks + map),
+		.flags = w->map.n ? ICP_PAGES_SPARSE : 0,
+	};
+	memcpy(t.magic, ICP_MAGIC_PAGES_END, sizeof(t.magic));
+	t.check = XXH3_64bits(&t, offsetof(struct icp_page_trailer, check));
+	memcpy(tail + len - sizeof(t), &t, sizeof(t)); /* compressed chunks end anywhere: not aligned */
 	return emit_hashed(w, tail, len);
 }
 

@@ -52,8 +52,10 @@ struct page_writer_config {
 struct page_stats {
 	uint64_t pages;	 /* given */
 	uint64_t zero;	 /* of those: zero pages */
+	uint64_t same;	 /* of those: what @ctl has already, which stays */
 	uint64_t shared; /* of those: content already stored in this version */
 	uint64_t stored;
+	uint64_t stale; /* put again with other content in this version: the first copy is waste */
 	uint64_t bytes; /* of the file so far */
 };
 
@@ -61,7 +63,7 @@ struct page_stats {
 int page_writer_open(struct store *store, const char *name,
 		     const struct page_writer_config *config,
 		     struct page_writer **out) _must_use_;
-/* Store @n pages and enter them into @ctl (may be NULL: then nothing is left out). Batches of
+/* Store @n pages and enter them into @ctl, unless it has the same content there (may be NULL: then nothing is left out). Batches of
  * 64 pages or more are best. */
 int page_writer_put(struct page_writer *w, const struct page_src *src, size_t n,
 		    struct ctl *ctl) _must_use_;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -121,6 +122,9 @@ static void become_warden(int sock, int pidfd, pid_t owner)
 	close_range(5, ~0u, 0);
 	setsid();
 	prctl(PR_SET_NAME, "icp-warden");
+	/* On a busy machine what it has stopped would wait with it. Needs CAP_SYS_NICE. */
+	if (setpriority(PRIO_PROCESS, 0, -20))
+		errno = 0;
 	signal(SIGCHLD, SIG_DFL); /* if it were ignored the tracees' statuses would be lost */
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {
@@ -272,6 +276,61 @@ int warden_inject(struct warden *w, pid_t tid, struct warden_call *calls, size_t
 	if (!err && r.len)
 		memcpy(calls, got, r.len);
 	return err;
+}
+
+static int send_ask(struct warden *w, const struct warden_ask *a)
+{
+	static const uint32_t ops[] = {[WARDEN_ASK_REGSET] = WARDEN_REGSET,
+				       [WARDEN_ASK_PTRACE] = WARDEN_PTRACE,
+				       [WARDEN_ASK_INJECT] = WARDEN_INJECT};
+	bool inject = a->what == WARDEN_ASK_INJECT;
+	const void *in = inject ? a->calls : a->in;
+	size_t len = inject ? a->n_calls * sizeof(*a->calls) : a->in ? a->in_len : 0;
+	struct warden_request q = {.op = ops[a->what],
+				   .id = a->tid,
+				   .request = a->request,
+				   .addr = a->addr,
+				   .room = (uint32_t)a->len,
+				   .len = (uint32_t)len};
+	int err = warden_send(w->sock, &q, sizeof(q), -1);
+
+	return err || !len ? err : warden_send(w->sock, in, len, -1);
+}
+
+static int receive_ask(struct warden *w, struct warden_ask *a)
+{
+	struct warden_reply r;
+	size_t calls = 0;
+	int err, fd = -1;
+
+	err = receive_reply(w->sock, &r, &fd);
+	if (err)
+		return err;
+	a->ret = r.err ? r.err : r.ret;
+	if (r.err)
+		return 0;
+	if (a->what == WARDEN_ASK_INJECT)
+		calls = a->n_calls * sizeof(*a->calls);
+	if (r.len < calls || r.len - calls > a->len)
+		return -EPROTO;
+	a->len = r.len - calls;
+	if (calls)
+		err = io_read_full(w->sock, a->calls, calls);
+	return err || !a->len ? err : io_read_full(w->sock, a->data, a->len);
+}
+
+int warden_ask_all(struct warden *w, struct warden_ask *asks, size_t n)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < n; i++)
+		err = send_ask(w, &asks[i]);
+	for (size_t i = 0; !err && i < n; i++)
+		err = receive_ask(w, &asks[i]);
+	if (err)
+		return refuse(-EPIPE, "the warden has died (%s); what it had frozen runs on",
+			      strerror(-err));
+	return 0;
 }
 
 int warden_thaw(struct warden *w, uint64_t *paused_ns)

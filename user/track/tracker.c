@@ -71,6 +71,13 @@ int tracker_take(struct tracker *t, const struct maps *maps, struct dirty *out)
 	return t->ops->take(t, maps, out);
 }
 
+int tracker_take_ranges(struct tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out)
+{
+	dirty_clear(out);
+	out->epoch = ++t->epoch;
+	return t->ops->take_ranges(t, maps, where, out);
+}
+
 int tracker_follow(struct tracker *t, const struct maps *maps)
 {
 	return t->ops->follow(t, maps);

@@ -18,6 +18,7 @@ struct tracker_ops {
 	int (*probe)(char *why, size_t len);
 	int (*open)(struct target *target, struct warden *warden, bool count_present, struct tracker **out);
 	int (*take)(struct tracker *t, const struct maps *maps, struct dirty *out);
+	int (*take_ranges)(struct tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out);
 	int (*follow)(struct tracker *t, const struct maps *maps);
 	void (*close)(struct tracker *t);
 };
@@ -58,6 +59,13 @@ int tracker_open(const char *name, struct target *target, struct warden *warden,
  * has another mm (execve): open a new tracker.
  */
 int tracker_take(struct tracker *t, const struct maps *maps, struct dirty *out) _must_use_;
+
+/*
+ * The same, but look only at the pages of @where (sorted runs; their kind is ignored): for when it is known that nothing
+ * else was written. Costs by the run, not by the size of the memory.
+ */
+int tracker_take_ranges(struct tracker *t, const struct maps *maps, const struct dirty *where,
+			struct dirty *out) _must_use_;
 
 /* Arm mappings that are new since; they were, and stay until the next take, dirty as a whole. */
 int tracker_follow(struct tracker *t, const struct maps *maps) _must_use_;

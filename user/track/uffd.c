@@ -36,6 +36,7 @@ struct uffd_tracker {
 	struct tracker base;
 	int uffd;
 	bool warned;
+	VEC(struct vma) read_only; /* shared mappings that can't be registered, because nothing can be written through them */
 	struct dirty pending; /* of mappings that were armed between two takes */
 	struct page_region regions[REGIONS]; /* all zero between scans */
 };
@@ -183,6 +184,20 @@ static int register_vma(struct uffd_tracker *t, const struct vma *v)
 	return errno == EBUSY ? -EBUSY : UNTRACKED;
 }
 
+/* Rather than unmapped since the maps were read: threads that end do that all the time. */
+static bool still_there(struct uffd_tracker *t, const struct vma *v)
+{
+	_cleanup_maps_ struct maps maps = {0};
+	const struct vma *now;
+
+	if (maps_read(t->base.target, &maps)) {
+		err_clear();
+		return false;
+	}
+	now = maps_find(&maps, v->start);
+	return now && now->start == v->start && now->end == v->end;
+}
+
 /* A VMA that can't be registered: whatever is populated may have been written. */
 static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dirty *out)
 {
@@ -190,10 +205,6 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	uint64_t from = v->start, next = 0;
 	int err = 0;
 
-	if (!t->warned)
-		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
-		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
-	t->warned = true;
 	while (!err && out && from < v->end) {
 		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, REGIONS, &next);
 
@@ -207,16 +218,67 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	return err;
 }
 
+static bool known_read_only(const struct uffd_tracker *t, const struct vma *v)
+{
+	if (!v->shared || v->prot & PROT_WRITE)
+		return false;
+	vec_each(r, &t->read_only)
+	{
+		if (r->start == v->start && r->end == v->end && r->inode == v->inode && r->offset == v->offset &&
+		    r->dev_major == v->dev_major && r->dev_minor == v->dev_minor)
+			return true;
+	}
+	return false;
+}
+
+/* Trying again at every take would take the target's mmap_lock for writing each time. */
+static int remember_read_only(struct uffd_tracker *t, const struct vma *v)
+{
+	struct vma *slot = vec_push(&t->read_only);
+
+	if (!slot)
+		return fail(-ENOMEM, "tracker of pid %d", t->base.target->pid);
+	*slot = *v;
+	slot->name = NULL;
+	return 0;
+}
+
+/*
+ * Registering @v failed: is it a kind that can't be, or was it unmapped, and perhaps another one mapped in its place, since
+ * the maps were read? What is there and refuses again and again is of that kind, and worth a note.
+ */
+static int register_again(struct uffd_tracker *t, const struct vma *v)
+{
+	int err = UNTRACKED;
+
+	for (int tries = 0; err == UNTRACKED && tries < 3; tries++) {
+		if (t->warned || !still_there(t, v))
+			return UNTRACKED;
+		err = register_vma(t, v);
+	}
+	if (err == UNTRACKED) {
+		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
+		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
+		t->warned = true;
+	}
+	return err;
+}
+
 /* One VMA from @from on; registers it when it is new. */
 static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, struct dirty *out)
 {
-	int err = scan_range(t, v, &from, v->end, false, out);
+	int err;
 
+	if (known_read_only(t, v))
+		return 0;
+	err = scan_range(t, v, &from, v->end, false, out);
 	if (err != -EPERM)
 		return err;
 	err = register_vma(t, v);
+	if (err == UNTRACKED)
+		err = register_again(t, v);
 	if (err == READ_ONLY)
-		return 0;
+		return remember_read_only(t, v);
 	if (err == UNTRACKED || err == -EBUSY)
 		return add_untracked(t, v, out);
 	if (err)
@@ -261,14 +323,36 @@ static int scan_all(struct uffd_tracker *t, const struct maps *maps, struct dirt
 	return err;
 }
 
-static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
+static int scan_ranges(struct uffd_tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out)
 {
-	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	struct dirty joined;
-	int err = scan_all(t, maps, out);
+	size_t i = 0;
+	int err = 0;
 
-	if (err || !t->pending.n)
-		return err;
+	vec_each(r, where)
+	{
+		while (i < maps->n && maps->data[i].end <= r->start)
+			i++;
+		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
+			const struct vma *v = &maps->data[k];
+			uint64_t from = r->start > v->start ? r->start : v->start;
+
+			if (trackable(v))
+				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end, false, out);
+			if (err == -EPERM) /* not armed at all: a new mapping */
+				err = scan_vma(t, v, v->start, out);
+		}
+	}
+	return err;
+}
+
+/* What was found when new mappings were armed belongs to this take. */
+static int add_pending(struct uffd_tracker *t, struct dirty *out)
+{
+	struct dirty joined;
+	int err;
+
+	if (!t->pending.n)
+		return 0;
 	err = dirty_join(&t->pending, out);
 	if (err)
 		return err;
@@ -278,6 +362,22 @@ static int take(struct tracker *base, const struct maps *maps, struct dirty *out
 	dirty_clear(&t->pending);
 	*out = joined;
 	return 0;
+}
+
+static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
+{
+	struct uffd_tracker *t = (struct uffd_tracker *)base;
+	int err = scan_all(t, maps, out);
+
+	return err ? err : add_pending(t, out);
+}
+
+static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where, struct dirty *out)
+{
+	struct uffd_tracker *t = (struct uffd_tracker *)base;
+	int err = scan_ranges(t, maps, where, out);
+
+	return err ? err : add_pending(t, out);
 }
 
 static bool is_armed(struct uffd_tracker *t, const struct vma *v)
@@ -323,6 +423,7 @@ static void close_tracker(struct tracker *base)
 
 	cleanup_fd(&t->uffd); /* unregisters everything and clears the marks */
 	dirty_free(&t->pending);
+	vec_free(&t->read_only);
 	free(t);
 }
 
@@ -358,6 +459,7 @@ const struct tracker_ops tracker_uffd = {
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,
+	.take_ranges = take_ranges,
 	.follow = follow,
 	.close = close_tracker,
 };

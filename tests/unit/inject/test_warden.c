@@ -461,6 +461,52 @@ static void test_vfork(void **state)
 	end(pid);
 }
 
+static void *vfork_thread(void *arg)
+{
+	pid_t pid = vfork();
+
+	if (!pid) {
+		board->child = getpid();
+		while (!board->stop)
+			usleep(1000);
+		_exit(0);
+	}
+	board->trapped = 1;
+	return NULL;
+}
+
+static void one_stuck(void *arg)
+{
+	pthread_t t;
+
+	pthread_create(&t, NULL, vfork_thread, NULL);
+	idle(NULL);
+}
+
+/* One thread can not stop: the attach does without it, a freeze is refused, and it is let go
+ * when it can. */
+static void test_straggler(void **state)
+{
+	pid_t pid;
+	int fd;
+
+	board->stop = board->trapped = 0;
+	board->child = 0;
+	pid = start(one_stuck, NULL);
+	wait_for(board->child);
+	wait_for(count_threads(pid, false, 'D') == 1);
+	assert_ok(warden_uffd(w, pid, &fd, NULL));
+	close(fd);
+	assert_int_equal(warden_freeze(w, &pid, 1, false, 10000, NULL), -EBUSY);
+	assert_non_null(strstr(err_text(-EBUSY), "uninterruptible sleep"));
+	assert_int_equal(count_threads(pid, false, 't'), 0);
+	board->stop = 1;
+	wait_for(board->trapped);
+	wait_for(count_threads(pid, true, 0) == 0);
+	board->stop = board->trapped = 0;
+	end(pid);
+}
+
 static void execer(void *arg)
 {
 	board->ready = 1;
@@ -532,6 +578,7 @@ int main(void)
 		cmocka_unit_test(test_inject),
 		cmocka_unit_test(test_signals_in_flight),
 		cmocka_unit_test(test_vfork),
+		cmocka_unit_test(test_straggler),
 		cmocka_unit_test(test_exec_storm),
 		cmocka_unit_test(test_dying),
 	};

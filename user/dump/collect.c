@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The pause:
+ *
+ *     freeze -> last dirty sets -> copy those pages to staging memory -> registers and other state -> release
+ *
+ * Nothing here writes to storage. With events that explain everything since the last take only the pages that they name are
+ * looked at; otherwise all page tables are scanned.
+ */
+#include "dump/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "base/page.h"
+
+#define HUGE (2u << 20)
+
+static struct dump_proc *find_proc(struct dump *d, pid_t pid)
+{
+	vec_each(p, &d->procs)
+		if ((*p)->src.target->pid == pid && !(*p)->gone)
+			return *p;
+	return NULL;
+}
+
+/* Sort the frozen threads to their processes; those of strangers are listed. */
+static int sort_threads(struct dump *d, const struct warden_thread *threads, size_t n, pid_list *strangers)
+{
+	for (size_t i = 0; i < d->procs.n; i++)
+		d->procs.data[i]->state.n_threads = 0;
+	d->result.threads = n;
+	for (size_t i = 0; i < n; i++) {
+		struct dump_proc *p = find_proc(d, threads[i].pid);
+		struct warden_thread *grown;
+		pid_t *slot;
+
+		if (!p) {
+			if (strangers->n && strangers->data[strangers->n - 1] == threads[i].pid)
+				continue;
+			slot = vec_push(strangers);
+			if (!slot)
+				return fail(-ENOMEM, "frozen threads");
+			*slot = threads[i].pid;
+			continue;
+		}
+		grown = reallocarray(p->state.threads, p->state.n_threads + 1, sizeof(*grown));
+		if (!grown)
+			return fail(-ENOMEM, "frozen threads");
+		p->state.threads = grown;
+		grown[p->state.n_threads++] = threads[i];
+		if (threads[i].tid == threads[i].pid && p->state.n_threads > 1) { /* the main thread first */
+			struct warden_thread first = grown[0];
+
+			grown[0] = threads[i];
+			grown[p->state.n_threads - 1] = first;
+		}
+	}
+	for (size_t i = 0; i < d->procs.n; i++)
+		d->procs.data[i]->gone |= !d->procs.data[i]->state.n_threads;
+	return 0;
+}
+
+static int freeze_list(const struct dump *d, pid_list *out)
+{
+	out->n = 0;
+	vec_each(p, &d->procs)
+	{
+		pid_t *slot;
+
+		if ((*p)->gone || !target_alive((*p)->src.target))
+			continue;
+		slot = vec_push(out);
+		if (!slot)
+			return fail(-ENOMEM, "freeze");
+		*slot = (*p)->src.target->pid;
+	}
+	return out->n ? 0 : refuse(-ESRCH, "the job ended before it could be frozen");
+}
+
+int dump_freeze(struct dump *d, pid_list *strangers)
+{
+	_cleanup_(free_pids) pid_list pids = {0};
+	_cleanup_free_ struct warden_thread *threads = NULL;
+	uint64_t start;
+	size_t n;
+	int err = 0;
+
+	d->config.progress->phase = "freeze";
+	strangers->n = 0;
+	start = now_ns();
+	for (int attempt = 0; attempt < 5; attempt++) { /* one of them may end in this moment */
+		err = freeze_list(d, &pids);
+		if (err)
+			return err;
+		err = warden_freeze(d->config.warden, pids.data, pids.n, true, d->config.deadline_ms, &start);
+		if (err != -ESRCH)
+			break;
+	}
+	if (err)
+		return err;
+	d->frozen = true;
+	err = warden_threads(d->config.warden, &threads, &n);
+	if (!err)
+		err = sort_threads(d, threads, n, strangers);
+	d->result.phase.freeze_ns = now_ns() - start;
+	if (err || !strangers->n)
+		return err;
+	d->frozen = false;
+	err = warden_thaw(d->config.warden, NULL);
+	return err ? err : -EAGAIN;
+}
+
+/* Every lock of the mm's lock is ours or a kernel-mode write fault's, nothing was lost, no vfork child runs in this memory. */
+static bool is_exact(struct dump *d, struct dump_proc *p)
+{
+	struct icp_counters now, *then = &p->seen;
+
+	if (!d->config.events || events_missing(d->config.events) & EVENTS_NO_GUARD ||
+	    events_counters(d->config.events, p->src.target->pid, &now))
+		return false;
+	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
+		const struct icp_change *c = &d->config.batch->changes.data[i];
+
+		if (c->type == ICP_EV_FORK && c->op == ICP_FORK_SHARED_MM && (pid_t)c->pid == p->src.target->pid)
+			return false;
+	}
+	debug("pid %d since the last take: lost %lu + %lu, write locks %lu, read locks %lu, of these own %lu, kernel faults %lu",
+	      p->src.target->pid, now.lost_faults - then->lost_faults, now.lost_changes - then->lost_changes,
+	      now.write_locks - then->write_locks, now.read_locks - then->read_locks, now.own_locks - then->own_locks,
+	      now.faults_kernel - then->faults_kernel);
+	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
+	       now.write_locks == then->write_locks &&
+	       now.read_locks - then->read_locks <=
+		       now.own_locks - then->own_locks + now.faults_kernel - then->faults_kernel;
+}
+
+static bool huge_pages_possible(void)
+{
+	_cleanup_free_ char *text = NULL;
+	bool never = !io_read_file(AT_FDCWD, "/sys/kernel/mm/transparent_hugepage/enabled", &text, NULL) &&
+		     strstr(text, "[never]");
+
+	return !never;
+}
+
+static int by_address(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/*
+ * The pages that faulted since the last take. A fault in a place that was not populated may have brought a huge page: then
+ * the whole 2 MiB around it is looked at.
+ */
+static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
+{
+	VEC(uint64_t) pages = {0};
+	uint64_t end = 0;
+	int err = 0;
+
+	for (size_t i = p->batch_mark; i < d->config.batch->faults.n; i++) {
+		const struct icp_fault *f = &d->config.batch->faults.data[i];
+		uint64_t *slot = (pid_t)f->pid == p->src.target->pid ? vec_push(&pages) : &end;
+
+		if (!slot) {
+			vec_free(&pages);
+			return fail(-ENOMEM, "faults");
+		}
+		if (slot != &end)
+			*slot = page_down(f->addr);
+	}
+	if (pages.n)
+		qsort(pages.data, pages.n, sizeof(uint64_t), by_address);
+	end = 0;
+	for (size_t i = 0; !err && i < pages.n; i++) {
+		uint64_t from = pages.data[i], to = from + page_size();
+
+		if (huge && !dirty_pages_in(&p->stream.populated, from, to)) {
+			from &= ~(uint64_t)(HUGE - 1);
+			to = from + HUGE;
+		}
+		from = from < end ? end : from;
+		if (from >= to)
+			continue;
+		err = dirty_append(out, from, to, DIRTY_WRITTEN);
+		end = to;
+	}
+	vec_free(&pages);
+	return err;
+}
+
+static bool covers(const struct dirty *set, const struct dirty_run *run)
+{
+	return dirty_pages_in(set, run->start, run->end) == (run->end - run->start) / page_size();
+}
+
+/* Both ways: the scan must not find a page that the events missed. */
+static int check_paranoid(struct dump_proc *p, struct dirty *set)
+{
+	_cleanup_(dirty_free) struct dirty missed = {0};
+	int err = tracker_take(p->src.tracker, &p->maps, &missed);
+
+	vec_each(r, &missed)
+	{
+		if (!err && r->what != DIRTY_ZAPPED && !covers(set, r))
+			err = refuse(-EUCLEAN, "pid %d: page %#lx was written without an event: please report this",
+				     p->src.target->pid, r->start);
+	}
+	return err;
+}
+
+static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
+{
+	_cleanup_(dirty_free) struct dirty where = {0};
+	int err;
+
+	p->exact = is_exact(d, p);
+	if (p->exact) {
+		err = candidates(d, p, huge, &where);
+		if (!err)
+			err = tracker_take_ranges(p->src.tracker, &p->maps, &where, out);
+		return err || !d->config.paranoid ? err : check_paranoid(p, out);
+	}
+	maps_free(&p->maps);
+	err = maps_read(p->src.target, &p->maps);
+	return err ? err : tracker_take(p->src.tracker, &p->maps, out);
+}
+
+/* What the mappings hold now, where the job's own events can't tell. */
+static int look_again(struct dump_proc *p)
+{
+	_cleanup_(dirty_free) struct dirty shared = {0};
+	int err = populated_of(p, &p->stream.populated);
+
+	vec_each(v, &p->maps)
+	{
+		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
+			err = populated_shared(p, v, &shared);
+	}
+	return err ? err : dirty_join(&p->stream.last, &shared);
+}
+
+static int collect_dirty(struct dump *d)
+{
+	bool huge = huge_pages_possible(), all_exact = true;
+	int err = d->config.events ? events_drain(d->config.events, d->config.batch) : 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		_cleanup_(dirty_free) struct dirty set = {0};
+		struct dump_proc *p = d->procs.data[i];
+
+		if (p->gone)
+			continue;
+		err = last_set(d, p, huge, &set);
+		if (!err)
+			err = proc_taken(p, &set);
+		if (!err)
+			err = segments_find(d);
+		if (!err)
+			err = route_dirty(d, p, &set, true);
+		if (!err && !p->exact)
+			err = look_again(p);
+		all_exact &= p->exact;
+	}
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		if (!all_exact || !s->stream.populated.n)
+			err = populated_segment(s, &s->stream.populated);
+	}
+	d->result.found_by = all_exact ? "events" : "scan";
+	return err;
+}
+
+static int collect_pages(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		if (!d->procs.data[i]->gone)
+			err = stage_runs(d, &d->procs.data[i]->source, &d->procs.data[i]->stream,
+					 &d->procs.data[i]->stream.last);
+	for (size_t i = 0; !err && i < d->segments.n; i++)
+		err = stage_runs(d, &d->segments.data[i]->source, &d->segments.data[i]->stream,
+				 &d->segments.data[i]->stream.last);
+	return err;
+}
+
+static int collect_state(struct dump *d)
+{
+	bool first = true;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (p->gone)
+			continue;
+		p->state.maps = p->maps; /* shared for the time of the pause */
+		p->state.first_of_job = first;
+		first = false;
+		err = state_dump(&p->state);
+		p->state.maps = (struct maps){0};
+		if (err)
+			return wrap(err, "dump pid %d", p->src.target->pid);
+	}
+	return err;
+}
+
+int dump_collect(struct dump *d)
+{
+	uint64_t t0 = now_ns(), t1, t2;
+	int err;
+
+	d->config.progress->phase = "collect";
+	err = collect_dirty(d);
+	t1 = now_ns();
+	if (!err)
+		err = collect_pages(d);
+	t2 = now_ns();
+	if (!err)
+		err = collect_state(d);
+	d->result.phase.dirty_ns = t1 - t0;
+	d->result.phase.copy_ns = t2 - t1;
+	d->result.phase.state_ns = now_ns() - t2;
+	return err;
+}
+
+int dump_release(struct dump *d, enum dump_release_how how)
+{
+	int err;
+
+	/* stays frozen until the version is committed: only then may the job be lost or left */
+	if (how != DUMP_THAW)
+		return 0;
+	d->frozen = false;
+	err = warden_thaw(d->config.warden, &d->result.pause_ns);
+	if (err == -ETIMEDOUT)
+		return refuse(err, "the pause took longer than %u ms: the job was thawed, there is no new version",
+			      d->config.deadline_ms);
+	return err;
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The phases of a checkpoint up to the freeze; collect.c has the pause, finish.c what follows it. */
+#include "dump/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/clock.h"
+#include "base/page.h"
+
+#define ROUNDS_MAX 8
+#define FEW_PAGES 128 /* what is left to copy in the pause, at most, when the job lets us */
+
+int dump_open(const struct dump_config *config, struct dump **out)
+{
+	_cleanup_dump_ struct dump *d = calloc(1, sizeof(*d));
+	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = true};
+	int err = 0;
+
+	if (!d)
+		return fail(-ENOMEM, "checkpoint");
+	d->config = *config;
+	d->start_ns = now_ns();
+	d->config.progress->phase = "begin";
+	if (config->parent)
+		err = repo_manifest(config->repo, config->parent, &d->parent);
+	if (!err)
+		err = txn_begin(config->repo, &txn, &d->txn);
+	if (!err)
+		err = describe_job(d);
+	if (err)
+		return err;
+	d->result.version = txn_version(d->txn);
+	d->result.parent = config->parent;
+		*out = take_ptr(d);
+	return 0;
+}
+
+static int open_proc(struct dump *d, struct dump_proc *p)
+{
+	bool in_parent = parent_process(d, p->src.target);
+	int err = source_open(&p->source, p->src.target);
+
+	if (!err)
+		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent);
+	if (!err)
+		err = maps_read(p->src.target, &p->maps);
+	if (err)
+		return err;
+	d->result.incremental |= in_parent && !d->config.full;
+	p->stream.compare_all = d->config.full || !in_parent || p->src.since_version != d->config.parent;
+	return describe_begin(d, p);
+}
+
+int dump_add(struct dump *d, const struct dump_source *source)
+{
+	struct dump_proc *p, **slot = vec_push(&d->procs);
+	int err;
+
+	if (!slot)
+		return fail(-ENOMEM, "pid %d", source->target->pid);
+	p = *slot = calloc(1, sizeof(*p));
+	if (!p) {
+		d->procs.n--;
+		return fail(-ENOMEM, "pid %d", source->target->pid);
+	}
+	p->src = *source;
+	p->source.file_fd = p->source.mem_fd = -1;
+	err = open_proc(d, p);
+	if (err == -ESRCH && !target_alive(source->target)) {
+		err_clear();
+		p->gone = true;
+		return 0;
+	}
+	d->precopied = false;
+	return err ? wrap(err, "dump pid %d", source->target->pid) : 0;
+}
+
+/* Before anything else is done with a set: whatever happens to this version, it is not forgotten. */
+int proc_taken(struct dump_proc *p, const struct dirty *set)
+{
+	int err = dirty_join(p->src.since, set);
+
+	return err || !p->src.taken ? err : dirty_join(p->src.taken, set);
+}
+
+/* The set of one round, into `since` before anything else. */
+static int take_running(struct dump *d, struct dump_proc *p)
+{
+	_cleanup_(dirty_free) struct dirty fresh = {0};
+	int err = 0;
+
+	if (d->config.events) {
+		err = events_drain(d->config.events, d->config.batch);
+		p->batch_mark = d->config.batch->faults.n;
+		p->change_mark = d->config.batch->changes.n;
+		if (!err && events_counters(d->config.events, p->src.target->pid, &p->seen))
+			memset(&p->seen, 0xff, sizeof(p->seen)); /* not followed: never exact */
+	}
+	maps_free(&p->maps);
+	if (!err)
+		err = maps_read(p->src.target, &p->maps);
+	if (!err)
+		err = tracker_take(p->src.tracker, &p->maps, &fresh);
+	if (!err)
+		err = proc_taken(p, &fresh);
+	if (!err)
+		err = segments_find(d);
+	return err ? err : route_dirty(d, p, &fresh, false);
+}
+
+/* Ended: it is not part of the version. Another memory (execve): the caller starts again with a new tracker. */
+static int lost(struct dump_proc *p, int err)
+{
+	if (err != -ESRCH)
+		return err;
+	if (target_alive(p->src.target))
+		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", p->src.target->pid);
+	err_clear();
+	p->gone = true;
+	return 0;
+}
+
+/* What the first round copies beside the fresh set: everything, or what was dirty since the parent version. */
+static int first_round(struct dump *d, struct dump_proc *p)
+{
+	_cleanup_(dirty_free) struct dirty all = {0};
+	int err;
+
+	if (p->stream.compare_all) {
+		err = populated_private(p, &all);
+		return err ? err : dirty_join(&p->stream.todo, &all);
+	}
+	err = dirty_join(&all, p->src.since);
+	p->stream.todo.n = 0;
+	return err ? err : route_dirty(d, p, &all, false);
+}
+
+/* Shared memory that is saved with the process: others may write it unseen, so all of it is compared. */
+static int add_shared(struct dump_proc *p)
+{
+	_cleanup_(dirty_free) struct dirty shared = {0};
+	int err = 0;
+
+	vec_each(v, &p->maps)
+	{
+		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
+			err = populated_shared(p, v, &shared);
+	}
+	return err ? err : dirty_join(&p->stream.todo, &shared);
+}
+
+static int first_rounds(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (p->gone)
+			continue;
+		err = take_running(d, p);
+		if (!err)
+			err = first_round(d, p);
+		if (!err)
+			err = add_shared(p);
+		err = lost(p, err);
+	}
+	if (!err)
+		err = segments_known(d);
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		if (s->stream.compare_all)
+			err = populated_segment(s, &s->stream.todo);
+	}
+	return err;
+}
+
+/* Copy what is to do and forget it; how much that was. */
+static int copy_todo(struct dump *d, uint64_t *pages)
+{
+	int err = 0;
+
+	*pages = 0;
+	for (size_t i = 0; i < d->procs.n; i++)
+		*pages += dirty_pages(&d->procs.data[i]->stream.todo);
+	for (size_t i = 0; i < d->segments.n; i++)
+		*pages += dirty_pages(&d->segments.data[i]->stream.todo);
+	d->config.progress->pages_to_do += *pages;
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (!p->gone)
+			err = lost(p, copy_runs(d, &p->source, &p->stream, &p->stream.todo));
+		p->stream.todo.n = 0;
+	}
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		err = copy_runs(d, &s->source, &s->stream, &s->stream.todo);
+		s->stream.todo.n = 0;
+	}
+	return err;
+}
+
+static int next_round(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		if (!d->procs.data[i]->gone)
+			err = lost(d->procs.data[i], take_running(d, d->procs.data[i]));
+	return err;
+}
+
+/* What is populated now; the pause looks again only where events don't explain everything since the last take. */
+static int note_populated(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (!p->gone)
+			err = lost(p, populated_of(p, &p->stream.populated));
+	}
+	return err;
+}
+
+int dump_precopy(struct dump *d)
+{
+	uint64_t pages, before = UINT64_MAX;
+	int err;
+
+	d->config.progress->phase = "copy";
+	err = first_rounds(d);
+	for (unsigned round = 0; !err; round++) {
+		err = copy_todo(d, &pages);
+		d->result.precopy_rounds += pages > 0;
+		if (err || round == ROUNDS_MAX)
+			break;
+		err = next_round(d);
+		if (pages <= FEW_PAGES || (before != UINT64_MAX && pages > before - before / 4))
+			break;
+		before = pages;
+	}
+	if (!err)
+		err = copy_todo(d, &pages);
+	if (!err)
+		err = note_populated(d);
+	if (!err)
+		err = staging_prepare(d, 4096 + 4 * pages);
+	d->precopied = !err;
+	return err;
+}
+
+void dump_close(struct dump *d)
+{
+	if (!d)
+		return;
+	if (d->frozen)
+		ignore_failure(warden_thaw(d->config.warden, NULL));
+	for (size_t i = 0; i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		stream_close(d, &p->stream);
+		source_close(&p->source);
+		maps_free(&p->maps);
+		state_free_notes(&p->state);
+		maps_free(&p->state.maps);
+		free(p->state.threads);
+		free(p);
+	}
+	for (size_t i = 0; i < d->segments.n; i++) {
+		stream_close(d, &d->segments.data[i]->stream);
+		source_close(&d->segments.data[i]->source);
+		free(d->segments.data[i]);
+	}
+	vec_free(&d->procs);
+	vec_free(&d->segments);
+	vec_free(&d->staging.list);
+	if (d->staging.data)
+		munmap(d->staging.data, d->staging.size);
+	if (d->txn)
+		txn_abort(d->txn);
+	manifest_free(d->manifest);
+	manifest_free(d->parent);
+	free(d);
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Cutting one version of a job. The phases are separate calls, in this order; each may fail, and dump_close() undoes
+ * everything: a frozen job is thawed, an unfinished version is aborted, and no dirty page is forgotten.
+ *
+ *     dump_open       begins the version
+ *     dump_add        each process of the job
+ *     dump_precopy    copies what is dirty while the job runs, again and again until little is left
+ *     dump_freeze     stops every thread of every process; -EAGAIN: there are processes that were not added
+ *     dump_collect    last dirty set and registers, into memory
+ *     dump_release    thaw: the pause ends (a job that is to be killed or left stopped waits for the commit)
+ *     dump_write      the rest of the pages, the control structures
+ *     dump_commit     manifest, decision
+ *     dump_end_job    kill the job, or leave it stopped
+ *
+ * A dirty set that was taken is joined into the source's `since` first, and that is emptied by the commit only.
+ */
+#ifndef ICP_DUMP_DUMP_H
+#define ICP_DUMP_DUMP_H
+
+#include <stdbool.h>
+
+#include "image/repo.h"
+#include "inject/warden.h"
+#include "proc/tasks.h"
+#include "track/events.h"
+#include "track/tracker.h"
+
+struct dump;
+
+enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
+
+struct dump_config {
+	struct repo *repo;	/* opened for writing; borrowed */
+	struct warden *warden;	/* borrowed */
+	struct events *events;	/* borrowed, or NULL */
+	struct event_batch *batch; /* events drained meanwhile are appended here; with events only */
+	const pid_t *roots;	/* the processes that the user named; borrowed */
+	size_t n_roots;
+	uint32_t parent;	/* a visible version, or 0: full */
+	bool full;		/* write every page, whatever the parent has */
+	bool no_restart;	/* don't refuse what can't be restarted */
+	bool paranoid;		/* event-driven and scan: fail on a difference that costs data */
+	enum icp_codec codec;
+	const char *label;	/* "" for none */
+	struct dump_progress *progress; /* kept up to date; borrowed */
+	unsigned deadline_ms;	/* the longest pause; the job is thawed by then whatever happens */
+};
+
+/* How far it is; may be read from another thread. */
+struct dump_progress {
+	_Atomic uint64_t pages_done, pages_to_do;
+	const char *_Atomic phase;
+};
+
+/* One process, whose owner keeps it until dump_close(). */
+struct dump_source {
+	struct target *target;
+	struct tracker *tracker;
+	struct dirty *since;	/* everything known to be dirty since version @since_version */
+	struct dirty *taken;	/* what is taken is joined into this too, for the owner's statistics; or NULL */
+	uint32_t since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
+};
+
+struct dump_result {
+	uint32_t version, parent;
+	bool incremental;
+	const char *tracker, *found_by; /* "events", "scan", "hash"; "full" never: that is !incremental */
+	uint64_t processes, threads;
+	uint64_t pages;	     /* stored or found to be zero in this version */
+	uint64_t zero_pages;
+	uint64_t bytes_written;
+	unsigned precopy_rounds;
+	uint64_t stale_pages; /* stored, and stored again in a later round */
+	uint64_t pause_ns, total_ns;
+	struct { /* where the pause went */
+		uint64_t freeze_ns, dirty_ns, copy_ns, state_ns;
+	} phase;
+};
+
+int dump_open(const struct dump_config *config, struct dump **out) _must_use_;
+int dump_add(struct dump *d, const struct dump_source *source) _must_use_;
+int dump_precopy(struct dump *d) _must_use_;
+/* -EAGAIN (bare): the job was thawed again, and @strangers lists the processes to add before the next attempt. */
+int dump_freeze(struct dump *d, pid_list *strangers) _must_use_;
+int dump_collect(struct dump *d) _must_use_;
+int dump_release(struct dump *d, enum dump_release_how how) _must_use_;
+int dump_write(struct dump *d) _must_use_;
+int dump_commit(struct dump *d, struct dump_result *out) _must_use_;
+/* After the commit: what dump_release() was told to do with the job. */
+int dump_end_job(struct dump *d, enum dump_release_how how) _must_use_;
+void dump_close(struct dump *d);
+
+static inline void cleanup_dump(struct dump **d)
+{
+	dump_close(*d);
+}
+#define _cleanup_dump_ _cleanup_(cleanup_dump)
+
+#endif

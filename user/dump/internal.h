@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Private to user/dump/. */
+#ifndef ICP_DUMP_INTERNAL_H
+#define ICP_DUMP_INTERNAL_H
+
+#include "dump/dump.h"
+#include "state/state.h"
+
+/* Where pages are read from: a process's memory, or a segment's file. */
+struct page_source {
+	pid_t pid;   /* process_vm_readv(), at the address */
+	int mem_fd;  /* /proc/PID/mem for what that refuses (PROT_NONE...) */
+	int file_fd; /* >= 0: pread() at the offset instead */
+};
+
+/* One page file and its control structure. */
+struct stream {
+	uint32_t id;
+	struct ctl *ctl;
+	struct page_writer *writer;
+	bool compare_all; /* everything populated is copied, what is unchanged is found by hash */
+	struct dirty todo;	/* to be copied next; offsets for a segment, addresses for a process */
+	struct dirty populated; /* pages with content of their own; the others have no entry */
+	struct dirty last;	/* the last dirty set, taken while frozen */
+};
+
+/* A copy of pages, made while frozen, that is stored after the thaw. */
+struct staged {
+	struct stream *stream;
+	uint64_t page; /* number */
+	uint64_t n;
+	size_t offset; /* of its bytes in the staging memory */
+};
+
+struct dump_proc {
+	struct dump_source src;
+	struct stream stream;
+	struct page_source source;
+	struct maps maps; /* as of the last take */
+	bool gone;	  /* ended while the job ran */
+	/* to tell whether events explain everything since the last take */
+	struct icp_counters seen;
+	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
+	size_t change_mark;
+	bool exact; /* events named every page written since */
+	struct state_process state;
+};
+
+struct dump_segment {
+	int shmid;
+	struct stream stream;
+	struct page_source source;
+	uint64_t size;
+};
+
+struct dump {
+	struct dump_config config;
+	struct txn *txn;
+	Icp__Manifest *manifest; /* of this version */
+	Icp__Manifest *parent;	 /* or NULL */
+	VEC(struct dump_proc *) procs;
+	VEC(struct dump_segment *) segments;
+	struct {
+		uint8_t *data;
+		size_t size, used;
+		VEC(struct staged) list;
+	} staging;
+	struct dump_result result;
+	bool frozen, precopied;
+	uint64_t start_ns;
+};
+
+/* dump.c */
+int proc_taken(struct dump_proc *p, const struct dirty *set) _must_use_;
+
+/* copy.c */
+int source_open(struct page_source *s, const struct target *t) _must_use_;
+void source_close(struct page_source *s);
+/* Copy the runs of @runs (bytes) into @stream, with a second thread where it is worth it. Pages that are gone are skipped. */
+int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
+/* Frozen: copy them into the staging memory. */
+int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
+/* After the thaw: store what was staged. */
+int staging_store(struct dump *d) _must_use_;
+/* Have memory ready for at least @pages pages, faulted in. */
+int staging_prepare(struct dump *d, uint64_t pages) _must_use_;
+
+/* populated.c */
+/* Pages of the private mappings of @p that have content of their own. */
+int populated_private(const struct dump_proc *p, struct dirty *out) _must_use_;
+/* Data of one shared mapping that is saved with the process, as addresses. */
+int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out) _must_use_;
+/* Both, of all mappings. */
+int populated_of(const struct dump_proc *p, struct dirty *out) _must_use_;
+/* All of a segment, as offsets. */
+int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use_;
+/* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
+bool vma_saved(const struct dump_proc *p, const struct vma *v);
+/* Entries of the control structure outside @keep and @also go. */
+int stream_remove_others(struct stream *s, const struct dirty *keep, const struct dirty *also) _must_use_;
+
+/* route.c: dirty sets to streams, and the segments of the job */
+int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last) _must_use_;
+int segments_find(struct dump *d) _must_use_;
+int segments_known(struct dump *d) _must_use_;
+
+/* describe.c: the manifest */
+int describe_job(struct dump *d) _must_use_;
+int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
+int describe_end(struct dump *d) _must_use_;
+const Icp__Process *parent_process(const struct dump *d, const struct target *t);
+const Icp__Segment *parent_segment(const struct dump *d, int shmid);
+
+/* stream.c */
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent) _must_use_;
+void stream_close(struct dump *d, struct stream *s);
+
+#endif

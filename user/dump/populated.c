@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Which pages have content of their own: those are in the image, everything else reads as zero or as its file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <string.h>
+#include <sys/vfs.h>
+
+#include "base/page.h"
+#include "dump/internal.h"
+#include "proc/pagemap.h"
+
+#define REGIONS 1024
+
+static bool begins(const char *name, const char *with)
+{
+	return !strncmp(name, with, strlen(with));
+}
+
+static void map_file_path(const struct dump_proc *p, const struct vma *v, char path[96])
+{
+	snprintf(path, 96, "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start, v->end);
+}
+
+/*
+ * The content of a shared mapping of a file that stays is the file's. What nobody else keeps is ours: shared anonymous
+ * memory, memfd, deleted files, and files that live in memory.
+ */
+static bool shared_saved(const struct dump_proc *p, const struct vma *v)
+{
+	struct statfs fs;
+	char path[96];
+
+	if (v->deleted || begins(v->name, "/dev/zero") || begins(v->name, "/memfd:") || begins(v->name, "/dev/shm/"))
+		return true;
+	map_file_path(p, v, path);
+	return !statfs(path, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+bool vma_saved(const struct dump_proc *p, const struct vma *v)
+{
+	switch (v->kind) {
+	case VMA_ANON:
+	case VMA_FILE_PRIVATE:
+		return true;
+	case VMA_FILE_SHARED:
+		return shared_saved(p, v);
+	default:
+		return false;
+	}
+}
+
+static int scan_private(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *regions, struct dirty *out)
+{
+	struct page_scan scan = {
+		.inverted = PG_PFNZERO | PG_FILE,
+		.all_of = PG_PFNZERO | PG_FILE,
+		.any_of = PG_PRESENT | PG_SWAPPED,
+		.return_mask = PG_PFNZERO,
+	};
+
+	while (start < end) {
+		uint64_t next = start;
+		long got = pagemap_scan(pagemap_fd, &scan, start, end, regions, REGIONS, &next);
+		int err = 0;
+
+		if (got < 0)
+			return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", start, end);
+		for (long i = 0; !err && i < got; i++)
+			err = dirty_append(out, regions[i].start, regions[i].end, DIRTY_WRITTEN);
+		if (err)
+			return err;
+		start = next > start ? next : end;
+	}
+	return 0;
+}
+
+static bool is_private(const struct vma *v)
+{
+	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
+}
+
+int populated_private(const struct dump_proc *p, struct dirty *out)
+{
+	_cleanup_free_ struct page_region *regions = calloc(REGIONS, sizeof(*regions));
+	int err = regions ? 0 : fail(-ENOMEM, "pages of pid %d", p->src.target->pid);
+
+	out->n = 0;
+	for (size_t i = 0, last; !err && i < p->maps.n; i = last + 1) {
+		const struct vma *v = p->maps.data;
+
+		last = i;
+		if (!is_private(&v[i]))
+			continue;
+		while (last + 1 < p->maps.n && is_private(&v[last + 1]) && v[last + 1].start == v[last].end)
+			last++;
+		err = scan_private(p->src.target->pagemap_fd, v[i].start, v[last].end, regions, out);
+	}
+	return err;
+}
+
+/* The data of the file from @offset on, as SEEK_DATA tells: also what is swapped out or mapped by nobody. */
+static int file_data(int fd, uint64_t offset, uint64_t end, uint64_t shift, struct dirty *out)
+{
+	while (offset < end) {
+		off_t data = lseek(fd, (off_t)offset, SEEK_DATA), hole;
+		int err;
+
+		if (data < 0 && errno == ENXIO)
+			return 0;
+		hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+		if (data < 0 || hole < 0)
+			return fail(-errno, "find the data of a shared mapping");
+		if ((uint64_t)data >= end)
+			return 0;
+		hole = (off_t)((uint64_t)hole > end ? end : ((uint64_t)hole + page_size() - 1) & ~(page_size() - 1));
+		err = dirty_append(out, page_down((uint64_t)data) + shift, (uint64_t)hole + shift, DIRTY_WRITTEN);
+		if (err)
+			return err;
+		offset = (uint64_t)hole;
+	}
+	return 0;
+}
+
+int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out)
+{
+	char path[96];
+	_cleanup_fd_ int fd = -1;
+
+	map_file_path(p, v, path);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) /* without the right to open it every page of it is read */
+		return dirty_append(out, v->start, v->end, DIRTY_WRITTEN);
+	return file_data(fd, v->offset, v->offset + (v->end - v->start), v->start - v->offset, out);
+}
+
+int populated_of(const struct dump_proc *p, struct dirty *out)
+{
+	_cleanup_(dirty_free) struct dirty shared = {0};
+	int err = populated_private(p, out);
+
+	vec_each(v, &p->maps)
+	{
+		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
+			err = populated_shared(p, v, &shared);
+	}
+	return err || !shared.n ? err : dirty_join(out, &shared);
+}
+
+int populated_segment(const struct dump_segment *s, struct dirty *out)
+{
+	out->n = 0;
+	if (s->source.file_fd < 0)
+		return dirty_append(out, 0, s->size, DIRTY_WRITTEN);
+	return file_data(s->source.file_fd, 0, s->size, 0, out);
+}
+
+/* How far from @page on, at most up to @end, pages are in @set (*@in), or are not. */
+static uint64_t stretch(const struct dirty *set, uint64_t at, uint64_t end, bool *in)
+{
+	size_t low = 0, high = set->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (set->data[mid].end <= at)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	*in = low < set->n && set->data[low].start <= at && set->data[low].what != DIRTY_ZAPPED;
+	if (low == set->n)
+		return end;
+	if (set->data[low].start > at)
+		return set->data[low].start < end ? set->data[low].start : end;
+	return set->data[low].end < end ? set->data[low].end : end;
+}
+
+int stream_remove_others(struct stream *s, const struct dirty *keep, const struct dirty *also)
+{
+	_cleanup_(dirty_free) struct dirty gone = {0};
+	struct ctl_run run;
+	uint64_t page = page_size();
+	int err = 0;
+
+	for (uint64_t next = 0; !err && ctl_next_run(s->ctl, next, UINT64_MAX, &run); next = run.page + run.n) {
+		uint64_t at = run.page * page, end = (run.page + run.n) * page;
+
+		while (!err && at < end) {
+			bool kept, kept_too;
+			uint64_t to = stretch(keep, at, end, &kept), to_too = stretch(also, at, end, &kept_too);
+
+			to = to < to_too ? to : to_too;
+			if (!kept && !kept_too)
+				err = dirty_append(&gone, at, to, DIRTY_ZAPPED);
+			at = to;
+		}
+	}
+	vec_each(r, &gone)
+	{
+		if (!err)
+			err = ctl_remove(s->ctl, r->start / page, (r->end - r->start) / page);
+	}
+	return err;
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Which stream a dirty page belongs to: its process's, a System V segment's, or none (a file keeps it). */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "dump/internal.h"
+#include "proc/sysvshm.h"
+
+static struct dump_segment *segment_find(struct dump *d, int shmid)
+{
+	vec_each(s, &d->segments)
+		if ((*s)->shmid == shmid)
+			return *s;
+	return NULL;
+}
+
+static int put(struct stream *s, bool last, uint64_t start, uint64_t end, enum dirty_what what)
+{
+	struct dirty_run run = {.start = start, .end = end, .what = what};
+	struct dirty one = {.data = &run, .n = 1, .cap = 1};
+	struct dirty *set = last ? &s->last : &s->todo;
+
+	/* mostly in order; the joins are for segments that several processes wrote */
+	if (!set->n || set->data[set->n - 1].end <= start)
+		return dirty_append(set, start, end, what);
+	return dirty_join(set, &one);
+}
+
+static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v, const struct dirty_run *r, bool last)
+{
+	uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+	struct dump_segment *seg;
+
+	if (v->kind == VMA_SHM) {
+		seg = segment_find(d, (int)v->inode);
+		if (!seg) /* attached a moment ago: segments_find() comes before the next round */
+			return 0;
+		return put(&seg->stream, last, start - v->start + v->offset, end - v->start + v->offset, r->what);
+	}
+	return vma_saved(p, v) ? put(&p->stream, last, start, end, r->what) : 0;
+}
+
+int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last)
+{
+	size_t i = 0;
+	int err = 0;
+
+	vec_each(r, set)
+	{
+		while (i < p->maps.n && p->maps.data[i].end <= r->start)
+			i++;
+		for (size_t k = i; !err && k < p->maps.n && p->maps.data[k].start < r->end; k++)
+			err = route_run(d, p, &p->maps.data[k], r, last);
+	}
+	return err;
+}
+
+static int segment_source(struct dump_segment *s, const struct dump_proc *p, const struct vma *v)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start, v->end);
+	s->source = (struct page_source){.pid = p->src.target->pid, .mem_fd = -1};
+	s->source.file_fd = open(path, O_RDONLY | O_CLOEXEC);
+	return s->source.file_fd < 0 ? refuse(-errno,
+					      "pid %d: the segment %d can't be read without CAP_CHECKPOINT_RESTORE or "
+					      "CAP_SYS_ADMIN: run as root",
+					      p->src.target->pid, s->shmid) :
+				       0;
+}
+
+static int segment_add(struct dump *d, const struct dump_proc *p, const struct vma *v,
+		       const struct sysvshm_segment *info)
+{
+	struct dump_segment *s, **slot = vec_push(&d->segments);
+	int err;
+
+	if (!slot)
+		return fail(-ENOMEM, "segment %d", (int)v->inode);
+	s = *slot = calloc(1, sizeof(*s));
+	if (!s) {
+		d->segments.n--;
+		return fail(-ENOMEM, "segment %d", (int)v->inode);
+	}
+	s->shmid = (int)v->inode;
+	s->source.file_fd = s->source.mem_fd = -1;
+	s->size = info ? info->size : v->end - v->start;
+	err = segment_source(s, p, v);
+	if (!err)
+		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
+				  parent_segment(d, s->shmid) != NULL);
+	s->stream.compare_all = true; /* until segments_known() knows better */
+	return err;
+}
+
+/* Segments that the processes attach and that are not known yet. */
+int segments_find(struct dump *d)
+{
+	_cleanup_sysvshm_ struct sysvshm list = {0};
+	bool read = false;
+	int err = 0;
+
+	for (size_t i = 0; i < d->procs.n; i++) {
+		const struct dump_proc *p = d->procs.data[i];
+
+		vec_each(v, &p->maps)
+		{
+			if (err || v->kind != VMA_SHM || segment_find(d, (int)v->inode))
+				continue;
+			if (!read)
+				err = sysvshm_read(&list);
+			read = true;
+			if (!err)
+				err = segment_add(d, p, v, sysvshm_find(&list, (int)v->inode));
+		}
+	}
+	return err;
+}
+
+static uint64_t attachments(const struct dump *d, int shmid)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < d->procs.n; i++)
+		vec_each(v, &d->procs.data[i]->maps)
+			n += v->kind == VMA_SHM && (int)v->inode == shmid;
+	return n;
+}
+
+/*
+ * Our trackers saw every write to a segment since the parent version if everybody who attaches it is ours, and nobody attached
+ * or detached meanwhile (a detach takes the tracker's marks with it). The times are whole seconds.
+ */
+int segments_known(struct dump *d)
+{
+	_cleanup_sysvshm_ struct sysvshm list = {0};
+	int64_t since = d->parent ? (int64_t)((d->parent->time_ns - d->parent->job->total_ns) / 1000000000u) - 2 : 0;
+	bool sources = d->parent && !d->config.full;
+	int err;
+
+	if (!d->segments.n)
+		return 0;
+	err = sysvshm_read(&list);
+	if (err)
+		return err;
+	for (size_t i = 0; i < d->procs.n; i++)
+		sources &= d->procs.data[i]->src.since_version == d->config.parent;
+	for (size_t i = 0; i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
+
+		s->stream.compare_all = !sources || !info || info->atime >= since || info->dtime >= since ||
+					info->nattch != attachments(d, s->shmid) || !parent_segment(d, s->shmid);
+	}
+	return 0;
+}
