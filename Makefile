@@ -28,10 +28,10 @@ SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
-SRC_state  := stub_tmp state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc
+STATE_PROTO:= regs signals ids timers files
+SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream
 SRC_session:= checkpoint control result session session_events segments sites tracked
-STATE_PROTO:= regs signals ids timers files
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
