@@ -217,22 +217,27 @@ bench:
 	@tests/bench/run --build $(B) $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
-LINT_C   = $(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d))))
+# Not the generated code.
+LINT_C   = $(filter-out %.pb-c.c,$(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d)))))
 LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
 
 .PHONY: lint
 lint:
 	@scripts/install-deps lint
-	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h)
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H))
 	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
 	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
 	$(call say,CPPCHK,'$(words $(LINT_C)) files')
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 --inline-suppr \
-		--suppressions-list=.cppcheck -D_GNU_SOURCE -D__linux__ -DICP_VERSION='""' -Iuser -j $(JOBS) $(LINT_C)
+		--suppressions-list=.cppcheck -D_GNU_SOURCE -D__linux__ -DICP_VERSION='""' -D'LIBBPF_OPTS(t,n,...)=struct t n = {0}' -DPROTOBUF_C_VERSION_NUMBER=1004000 -Iuser -I$(B) -j $(JOBS) $(LINT_C)
 	$(call say,TIDY,'$(words $(LINT_C)) files')
 	$(Q)printf '%s\n' $(LINT_C) | xargs -P $(JOBS) -n 1 sh -c 'out=$$(clang-tidy --quiet "$$0" -- \
-		-std=gnu17 -D_GNU_SOURCE -DICP_VERSION=\"$(VERSION)\" -Iuser -I$(B) 2>/dev/null) && test -z "$$out" || \
+		-std=gnu17 -D_GNU_SOURCE -DICP_VERSION=\"$(VERSION)\" -Iuser -I$(B) $$(test "$$0" = user/base/err.c || echo -include tests/lint/analyzer.h) 2>/dev/null) && test -z "$$out" || \
 		{ printf "%s\n" "$$out"; exit 1; }'
+
+.PHONY: format
+format:
+	clang-format -i $(LINT_ALL)
 
 # --- installation ----------------------------------------------------------------------------------------------------------
 MAN   := $(wildcard docs/man/*.[1-9])
