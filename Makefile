@@ -25,16 +25,17 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
 SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols
-SRC_inject := warden warden_serve freeze syscall arch_x86_64
+SRC_inject := warden warden_serve freeze syscall batch arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
 STATE_PROTO:= regs signals ids timers files
-SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc $(STATE_PROTO:%=%.pb-c)
+SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream
+SRC_restore:= restore tree tracees fill
 SRC_session:= checkpoint control result session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
-DIRS       := base proc inject track image state dump session obs cli
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main
+DIRS       := base proc inject track image state dump restore session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c

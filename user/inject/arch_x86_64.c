@@ -10,6 +10,7 @@
 /* Kernel-internal, see include/linux/errno.h: restart, unless a handler runs first; then it is
  * EINTR. */
 #define ERESTARTNOHAND 514
+#define ERESTART_RESTARTBLOCK 516
 #define NR_EPOLL_PWAIT2 441
 #define NR_IO_PGETEVENTS 333
 
@@ -129,4 +130,63 @@ int arch_unearned_eintr(pid_t tid)
 		      -(long)ERESTARTNOHAND)
 		       ? -errno
 		       : 0;
+}
+
+/*
+ * r12: the header (next, end, pid, tid, SIGSTOP); r13: the call; r14: the end; rbp: may it fail?
+ * No stack is used.
+ */
+__asm__(".pushsection .rodata\n"
+	".globl arch_batch_code, arch_batch_code_end\n"
+	"arch_batch_code:\n"
+	"0:\n"
+	"	mov 0(%r12), %r13\n"
+	"	mov 8(%r12), %r14\n"
+	"1:	cmp %r14, %r13\n"
+	"	jae 2f\n"
+	"	mov 0(%r13), %rax\n"
+	"	mov 8(%r13), %rdi\n"
+	"	mov 16(%r13), %rsi\n"
+	"	mov 24(%r13), %rdx\n"
+	"	mov 32(%r13), %r10\n"
+	"	mov 40(%r13), %r8\n"
+	"	mov 48(%r13), %r9\n"
+	"	mov 56(%r13), %rbp\n"
+	"	syscall\n"
+	"	mov %rax, 56(%r13)\n"
+	"	cmp $-4095, %rax\n"
+	"	jb 3f\n"
+	"	test %rbp, %rbp\n"
+	"	jz 2f\n"
+	"3:	add $64, %r13\n"
+	"	jmp 1b\n"
+	"2:	mov %r13, 0(%r12)\n"
+	"	mov $234, %eax\n" /* tgkill */
+	"	mov 16(%r12), %rdi\n"
+	"	mov 24(%r12), %rsi\n"
+	"	mov 32(%r12), %rdx\n"
+	"	syscall\n"
+	"	jmp 0b\n"
+	"arch_batch_code_end:\n"
+	".popsection\n");
+
+void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header)
+{
+	struct user_regs_struct *r = &regs->user;
+
+	r->rip = code;
+	r->r12 = header;
+	r->orig_rax = -1ul;
+	r->eflags &= ~0x500ul; /* direction, single step */
+}
+
+void arch_restart_anew(struct arch_regs *regs)
+{
+	struct user_regs_struct *r = &regs->user;
+
+	if ((long)r->orig_rax < 0 || (long)r->rax != -ERESTART_RESTARTBLOCK)
+		return;
+	r->rax = r->orig_rax;
+	r->rip -= arch_syscall_len;
+	r->orig_rax = -1ul;
 }
