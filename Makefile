@@ -31,7 +31,7 @@ SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff 
 STATE_PROTO:= regs signals ids timers files
 SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream
-SRC_session:= checkpoint control result session session_events segments sites tracked
+SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli

@@ -173,6 +173,7 @@ void session_close(struct session *s)
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
 	vec_free(&s->gone);
+	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
 	events_close(s->events);
 	symbols_free(s->symbols);
@@ -282,7 +283,7 @@ int session_step(struct session *s, struct trace_events *out, bool every_fault)
 		if (!err)
 			err = keep_up(s, p);
 	}
-	return err;
+	return err ? err : segments_watch(s, out);
 }
 
 /* The counters only grow: the sample gets the difference to the last one. */
