@@ -24,16 +24,17 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
+SRC_proc   := maps pagemap target tasks sysvshm elfsyms datasyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
-              repo reader txn prune verify
+              repo reader place txn prune verify
 SRC_state  :=
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_trace main
+SRC_cli    := cli cli_repo cmd_check cmd_trace cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_symbols \
+              cmd_prune main
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
@@ -46,7 +47,7 @@ TARGETS     := symbols_static symbols_stripped
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION :=
+INTEGRATION := verbs
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))

@@ -20,6 +20,7 @@ struct verb {
 };
 
 extern const struct verb verb_check, verb_trace;
+extern const struct verb verb_list, verb_show, verb_verify, verb_diff, verb_prune;
 
 /* Print the message of a failure once and give the exit status for it. */
 int cli_failed(int err);

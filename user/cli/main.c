@@ -4,7 +4,8 @@
 
 #include "cli/cli.h"
 
-static const struct verb *const verbs[] = {&verb_check, &verb_trace};
+static const struct verb *const verbs[] = {&verb_check, &verb_trace, &verb_list,  &verb_show,
+					   &verb_verify, &verb_diff,  &verb_prune};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
