@@ -33,7 +33,7 @@ SRC_state  :=
 SRC_dump   :=
 SRC_session:= session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cli_repo cmd_check cmd_trace cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_symbols \
+SRC_cli    := cli cli_repo cmd_check cmd_trace cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols \
               cmd_prune main
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls

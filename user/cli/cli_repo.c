@@ -58,26 +58,40 @@ int cli_finish(int err)
 	return err ? cli_failed(err) : EXIT_DONE;
 }
 
+/* Bytes of the character at @p, 0 when it is not UTF-8. */
+static size_t utf8_len(const unsigned char *p)
+{
+	size_t n = *p < 0x80   ? 1
+		   : *p < 0xc2 ? 0
+		   : *p < 0xe0 ? 2
+		   : *p < 0xf0 ? 3
+		   : *p < 0xf5 ? 4
+			       : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
 const char *cli_clean(const char *text, char *buf, size_t size)
 {
 	const unsigned char *p = (const unsigned char *)text;
 	size_t n = 0;
 
-	for (; *p && n + 1 < size; p++) {
-		bool control = *p < ' ' || *p == 0x7f ||
-			       (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0); /* C1, in UTF-8 */
+	while (*p) {
+		size_t len = utf8_len(p);
+		/* C1 has control characters too: two bytes each */
+		bool bad = !len || *p < ' ' || *p == 0x7f || (*p == 0xc2 && p[1] < 0xa0);
 
-		buf[n++] = control ? '?' : (char)*p;
-		if (control && *p == 0xc2)
-			p++;
-	}
-	while (*p && n &&
-	       ((unsigned char)buf[n - 1] & 0x80)) { /* cut: not inside a character */
-		bool first = ((unsigned char)buf[n - 1] & 0xc0) == 0xc0;
-
-		n--;
-		if (first)
+		if (n + (bad ? 1 : len) >= size)
 			break;
+		if (bad)
+			buf[n++] = '?';
+		else
+			memcpy(buf + n, p, len);
+		n += bad ? 0 : len;
+		p += len ? len : 1;
 	}
 	buf[n] = 0;
 	return buf;

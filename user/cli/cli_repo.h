@@ -24,10 +24,11 @@ bool cli_address(const char *text, uint64_t *out);
 int cli_finish(int err);
 
 /* All put text into @buf and return it. */
-const char *cli_clean(const char *text, char *buf, size_t size); /* no control characters */
-const char *cli_time(uint64_t realtime_ns, char buf[32]);	 /* local time */
-const char *cli_duration(uint64_t ns, char buf[16]);		 /* "1.2ms" */
-const char *cli_stream(uint32_t stream, char buf[32]);		 /* "process 42", "segment 7" */
+const char *cli_clean(const char *text, char *buf,
+		      size_t size);			  /* UTF-8, no control characters */
+const char *cli_time(uint64_t realtime_ns, char buf[32]); /* local time */
+const char *cli_duration(uint64_t ns, char buf[16]);	  /* "1.2ms" */
+const char *cli_stream(uint32_t stream, char buf[32]);	  /* "process 42", "segment 7" */
 const char *cli_hash(const struct icp_hash *hash, char buf[33]); /* as xxhsum -H2 prints it */
 const char *cli_prot(const Icp__Vma *v, char buf[5]);		 /* "rw-p" */
 /* Path or name, "" for neither; not cleaned. */

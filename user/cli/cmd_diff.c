@@ -7,23 +7,6 @@
 #include "cli/diff.h"
 #include "obs/view.h"
 
-struct tally {
-	uint64_t changed, added, gone;
-};
-
-/* Pages in a row that differ alike, in one mapping. */
-struct piece {
-	uint64_t start, n; /* bytes, pages */
-	enum ctl_change what;
-	const Icp__Vma *vma; /* NULL: none */
-	bool of_a;	     /* the mapping is one of version A */
-};
-
-struct pieces {
-	struct piece *data;
-	size_t n, cap;
-};
-
 struct diff {
 	const char *dir;
 	long from, to, pid;
@@ -33,27 +16,12 @@ struct diff {
 	Icp__Manifest *a, *b;
 };
 
-static const char *change_name(enum ctl_change what)
-{
-	return what == CTL_ADDED ? "added" : what == CTL_GONE ? "gone" : "changed";
-}
-
-static void tally_add(struct tally *t, enum ctl_change what, uint64_t n)
-{
-	if (what == CTL_ADDED)
-		t->added += n;
-	else if (what == CTL_GONE)
-		t->gone += n;
-	else
-		t->changed += n;
-}
-
 static struct tally tally_all(const struct ctl_diffs *diffs)
 {
 	struct tally t = {0};
 
 	vec_each (d, diffs)
-		tally_add(&t, d->what, d->n);
+		diff_tally_add(&t, d->what, d->n);
 	return t;
 }
 
@@ -136,153 +104,6 @@ static int by_vma(const void *x, const void *y)
 	return p->start < q->start ? -1 : p->start > q->start;
 }
 
-/* The next mapping's pieces from *@at on, added up. */
-static const Icp__Vma *next_row(const struct pieces *list, size_t *at, struct tally *sum)
-{
-	const struct piece *first = &list->data[*at];
-
-	*sum = (struct tally){0};
-	for (; *at < list->n; (*at)++) {
-		const struct piece *p = &list->data[*at];
-
-		if (p->vma != first->vma || p->of_a != first->of_a)
-			break;
-		tally_add(sum, p->what, p->n);
-	}
-	return first->vma;
-}
-
-/* ---- output ---- */
-
-static void print_tally(const struct tally *t)
-{
-	if (!t->changed && !t->added && !t->gone) {
-		printf("nothing differs\n");
-		return;
-	}
-	printf("%s pages changed, ", human_count(t->changed, (char[32]){0}));
-	printf("%s added, ", human_count(t->added, (char[32]){0}));
-	printf("%s gone\n", human_count(t->gone, (char[32]){0}));
-}
-
-static void print_vmas(const struct pieces *list)
-{
-	char range[48], name[512];
-
-	if (list->n)
-		printf("  %-25s  %-4s  %9s  %9s  %9s  %s\n", "range", "prot", "changed",
-		       "added", "gone", "name");
-	for (size_t at = 0; at < list->n;) {
-		bool of_a = list->data[at].of_a;
-		struct tally t;
-		const Icp__Vma *v = next_row(list, &at, &t);
-
-		snprintf(range, sizeof(range), "-");
-		if (v)
-			snprintf(range, sizeof(range), "%012" PRIx64 "-%012" PRIx64, v->start,
-				 v->end);
-		printf("  %-25s  %-4s  %9s  %9s  %9s  %s%s\n", range,
-		       v ? cli_prot(v, (char[5]){0}) : "-",
-		       human_count(t.changed, (char[32]){0}),
-		       human_count(t.added, (char[32]){0}), human_count(t.gone, (char[32]){0}),
-		       v ? cli_clean(cli_vma_name(v), name, sizeof(name)) : "no mapping",
-		       of_a ? " (unmapped)" : "");
-	}
-}
-
-static void print_pages(const struct pieces *list, uint32_t page_size)
-{
-	if (list->n)
-		printf("  %-25s  %9s  %s\n", "pages", "number", "what");
-	vec_each (p, list)
-		printf("  %012" PRIx64 "-%012" PRIx64 "  %9" PRIu64 "  %s\n", p->start,
-		       p->start + p->n * page_size, p->n, change_name(p->what));
-}
-
-static void print_symbols(const struct changed_symbols *s)
-{
-	char path[512];
-
-	if (s->found.n)
-		printf("  %-16s  %10s  %10s  %s\n", "address", "differ", "of bytes",
-		       "variable");
-	vec_each (f, &s->found)
-		printf("  %016" PRIx64 "  %10" PRIu64 "  %10" PRIu64 "  %s (%s)\n", f->address,
-		       f->differ, f->size, f->name, cli_clean(f->path, path, sizeof(path)));
-	vec_each (n, &s->nameless)
-		printf("  no names of variables for %s: %s\n",
-		       cli_clean(n->path, path, sizeof(path)), n->why);
-}
-
-static int json_tally(json_t *o, const struct tally *t)
-{
-	return json_object_set_new(o, "changed", json_integer((json_int_t)t->changed)) ||
-	       json_object_set_new(o, "added", json_integer((json_int_t)t->added)) ||
-	       json_object_set_new(o, "gone", json_integer((json_int_t)t->gone));
-}
-
-static int json_vmas(json_t *o, const struct pieces *list)
-{
-	json_t *rows = json_array();
-	int bad = json_object_set_new(o, "vmas", rows);
-
-	for (size_t at = 0; !bad && at < list->n;) {
-		bool of_a = list->data[at].of_a;
-		json_t *row = json_object();
-		struct tally t;
-		const Icp__Vma *v = next_row(list, &at, &t);
-
-		bad = json_array_append_new(rows, row) || json_tally(row, &t) ||
-		      json_object_set_new(row, "unmapped", json_boolean(of_a)) ||
-		      json_object_set_new(row, "start",
-					  v ? cli_json_hex(v->start) : json_null()) ||
-		      json_object_set_new(row, "end", v ? cli_json_hex(v->end) : json_null()) ||
-		      json_object_set_new(row, "name",
-					  cli_json_string(v ? cli_vma_name(v) : ""));
-	}
-	return bad;
-}
-
-static int json_pages(json_t *o, const struct pieces *list)
-{
-	json_t *rows = json_array();
-	int bad = json_object_set_new(o, "runs", rows);
-
-	for (size_t i = 0; !bad && i < list->n; i++) {
-		const struct piece *p = &list->data[i];
-
-		bad = json_array_append_new(rows, json_pack("{s:o, s:I, s:s}", "start",
-							    cli_json_hex(p->start), "pages",
-							    (json_int_t)p->n, "what",
-							    change_name(p->what)));
-	}
-	return bad;
-}
-
-static int json_symbols(json_t *o, const struct changed_symbols *s)
-{
-	json_t *found = json_array(), *nameless = json_array();
-	int bad = json_object_set_new(o, "variables", found);
-
-	bad |= json_object_set_new(o, "nameless", nameless);
-	for (size_t i = 0; !bad && i < s->found.n; i++) {
-		const struct changed_symbol *f = &s->found.data[i];
-
-		bad = json_array_append_new(
-			found,
-			json_pack("{s:s, s:o, s:o, s:I, s:I, s:I}", "name", f->name, "file",
-				  cli_json_string(f->path), "address", cli_json_hex(f->address),
-				  "size", (json_int_t)f->size, "differ", (json_int_t)f->differ,
-				  "first", (json_int_t)f->first));
-	}
-	for (size_t i = 0; !bad && i < s->nameless.n; i++)
-		bad = json_array_append_new(nameless,
-					    json_pack("{s:o, s:s}", "file",
-						      cli_json_string(s->nameless.data[i].path),
-						      "why", s->nameless.data[i].why));
-	return bad;
-}
-
 /* ---- comparing ---- */
 
 static int open_side(struct diff *d, const Icp__Manifest *m, uint32_t stream, struct ctl **out)
@@ -330,13 +151,13 @@ static int emit_text(struct diff *d, const struct diff_pair *p, struct pieces *l
 	       !p->a   ? " (new)"
 	       : !p->b ? " (ended)"
 		       : "");
-	print_tally(&t);
+	diff_print_tally(&t);
 	if (d->pages)
-		print_pages(list, p->page_size);
+		diff_print_pages(list, p->page_size);
 	if (list->n)
 		qsort(list->data, list->n, sizeof(*list->data), by_vma);
-	print_vmas(list);
-	print_symbols(s);
+	diff_print_vmas(list);
+	diff_print_symbols(s);
 	return 0;
 }
 
@@ -347,14 +168,14 @@ static int emit_json(struct diff *d, const struct diff_pair *p, struct pieces *l
 	struct tally t = tally_all(&p->diffs);
 	json_t *o = json_pack("{s:I, s:o, s:b, s:b}", "pid", (json_int_t)any->pid, "comm",
 			      cli_json_string(any->comm), "in_from", !!p->a, "in_to", !!p->b);
-	int bad = json_array_append_new(to, o) || json_tally(o, &t);
+	int bad = json_array_append_new(to, o) || diff_json_tally(o, &t);
 
 	if (!bad && d->pages)
-		bad = json_pages(o, list);
+		bad = diff_json_pages(o, list);
 	if (list->n)
 		qsort(list->data, list->n, sizeof(*list->data), by_vma);
 	if (!bad)
-		bad = json_vmas(o, list) || json_symbols(o, s);
+		bad = diff_json_vmas(o, list) || diff_json_symbols(o, s);
 	return bad ? fail(-ENOMEM, "make JSON") : 0;
 }
 
@@ -390,13 +211,13 @@ static int diff_segment(struct diff *d, const Icp__Segment *g, json_t *to)
 	t = tally_all(&p.diffs);
 	if (!to) {
 		printf("segment %u (key %#010x): ", g->shmid, g->key);
-		print_tally(&t);
-		print_pages(&list, p.page_size);
+		diff_print_tally(&t);
+		diff_print_pages(&list, p.page_size);
 		return 0;
 	}
 	o = json_pack("{s:I, s:o}", "shmid", (json_int_t)g->shmid, "key", cli_json_hex(g->key));
-	if (json_array_append_new(to, o) || json_tally(o, &t) ||
-	    (d->pages && json_pages(o, &list)))
+	if (json_array_append_new(to, o) || diff_json_tally(o, &t) ||
+	    (d->pages && diff_json_pages(o, &list)))
 		return fail(-ENOMEM, "make JSON");
 	return 0;
 }

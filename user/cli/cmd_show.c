@@ -134,17 +134,32 @@ static void print_process(const Icp__Process *p)
 		       p->threads[i]->stopped ? " (stopped)" : "");
 }
 
+/* The arguments; each ends with a NUL, the last one perhaps not. */
+static json_t *json_cmdline(const Icp__Process *p)
+{
+	const char *text = (const char *)p->cmdline.data;
+	json_t *list = json_array();
+
+	for (size_t at = 0, len; list && at < p->cmdline.len; at += len + 1) {
+		len = strnlen(text + at, p->cmdline.len - at);
+		if (json_array_append_new(list, cli_json_text(text + at, len))) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 static int json_process(const Icp__Process *p, json_t *o)
 {
 	json_t *threads = json_array();
-	json_t *own =
-		json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:b, s:O}", "pid",
-			  (json_int_t)p->pid, "ppid", (json_int_t)p->ppid, "pgid",
-			  (json_int_t)p->pgid, "sid", (json_int_t)p->sid, "comm",
-			  cli_json_string(p->comm), "exe", cli_json_string(p->exe), "cmdline",
-			  cli_json_text((const char *)p->cmdline.data, p->cmdline.len), "pages",
-			  (json_int_t)p->pages, "zero_pages", (json_int_t)p->zero_pages,
-			  "no_memory", p->no_memory, "threads", threads);
+	json_t *own = json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:I, s:b, s:O}",
+				"pid", (json_int_t)p->pid, "ppid", (json_int_t)p->ppid, "pgid",
+				(json_int_t)p->pgid, "sid", (json_int_t)p->sid, "comm",
+				cli_json_string(p->comm), "exe", cli_json_string(p->exe),
+				"cmdline", json_cmdline(p), "pages", (json_int_t)p->pages,
+				"zero_pages", (json_int_t)p->zero_pages, "no_memory",
+				p->no_memory, "threads", threads);
 	int bad = !own || json_object_update(o, own);
 
 	for (size_t i = 0; i < p->n_threads; i++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Between cmd_diff.c and diff_symbols.c. */
+/* Between cmd_diff.c, diff_symbols.c and diff_print.c. */
 #ifndef ICP_CLI_DIFF_H
 #define ICP_CLI_DIFF_H
 
@@ -39,5 +39,35 @@ int diff_symbols(const struct diff_pair *pair, struct changed_symbols *out) _mus
 void changed_symbols_free(struct changed_symbols *s);
 
 const Icp__Vma *diff_vma_at(const Icp__Process *p, uint64_t address); /* @p may be NULL */
+
+/* ---- diff_print.c: text to stdout, or members of @o (not 0: no memory) ---- */
+
+struct tally {
+	uint64_t changed, added, gone;
+};
+
+/* Pages in a row that differ alike, in one mapping. */
+struct piece {
+	uint64_t start, n; /* bytes, pages */
+	enum ctl_change what;
+	const Icp__Vma *vma; /* NULL: none */
+	bool of_a;	     /* the mapping is one of version A */
+};
+
+struct pieces {
+	struct piece *data;
+	size_t n, cap;
+};
+
+void diff_tally_add(struct tally *t, enum ctl_change what, uint64_t n);
+void diff_print_tally(const struct tally *t);
+void diff_print_pages(const struct pieces *list, uint32_t page_size);
+void diff_print_symbols(const struct changed_symbols *s);
+int diff_json_tally(json_t *o, const struct tally *t);
+int diff_json_pages(json_t *o, const struct pieces *list);
+int diff_json_symbols(json_t *o, const struct changed_symbols *s);
+/* These want the pieces sorted by mapping. */
+void diff_print_vmas(const struct pieces *list);
+int diff_json_vmas(json_t *o, const struct pieces *list);
 
 #endif
