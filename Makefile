@@ -24,7 +24,7 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols
+SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols datasyms
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
@@ -33,7 +33,7 @@ SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas 
 SRC_dump   := collect copy describe dump finish populated route stream
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
@@ -46,7 +46,7 @@ TARGETS     := symbols_static symbols_stripped checksum faultloop
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer
 # --------------------------------------------------------------------------------------------------------------------
