@@ -5,6 +5,7 @@ comma   := ,
 V       ?= 0
 Q       := $(if $(filter 1,$(V)),,@)
 SAN     ?=
+comma   := ,
 B       := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -27,13 +28,12 @@ SRC_base   := err io log vec
 SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
-SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c \
-              repo reader txn prune verify
-SRC_state  :=
-SRC_dump   :=
-SRC_session:= session session_events segments sites tracked
+SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
+SRC_state  := stub_tmp
+SRC_dump   := collect copy describe dump finish populated route stream
+SRC_session:= checkpoint control result session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_trace main
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
 DIRS       := base proc inject track image state dump session obs cli
 BPF        := faults guard life calls
 
@@ -41,12 +41,14 @@ BPF        := faults guard life calls
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped
+TARGETS     := symbols_static symbols_stripped checksum faultloop
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION :=
+INTEGRATION := robust_kill refusals rights steady
+# name -> tests/lib/name.c: what the integration tests share
+SRC_testlib := robust_procs
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
@@ -90,6 +92,7 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(OBJ): | $(PROTO_H)
+$(B)/user/image/hash.o: CFLAGS += -O3
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)
@@ -119,10 +122,17 @@ $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
 
-$(B)/tests/integration/%: tests/integration/%.c $(B)/libicp.a
+TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
+
+$(B)/tests/lib/%.o: tests/lib/%.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -c -o $@ $<
+
+$(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(call say,TEST,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(B)/libicp.a $(LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
@@ -190,7 +200,7 @@ check-fresh:
 bench:
 	@scripts/install-deps check
 	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(TGT_BIN)
-	@tests/bench/run --build $(B)
+	@tests/bench/run --build $(B) $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
 LINT_C   = $(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d))))
@@ -251,4 +261,4 @@ fuzz: $(FUZZ_BIN)
 clean:
 	rm -rf build
 
--include $(OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)
+-include $(OBJ:.o=.d) $(TESTLIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(INT_BIN:=.d) $(TGT_BIN:=.d)

@@ -177,7 +177,7 @@ static int print_json(const struct report *r)
 	int err = !all || json_dumpf(all, stdout, JSON_INDENT(1)) || putchar('\n') == EOF ? -EIO : 0;
 
 	json_decref(all);
-	return err ? fail(err, "write the report") : 0;
+	return err ? fail(err, "write the output") : 0;
 }
 
 static int run(int argc, char **argv)

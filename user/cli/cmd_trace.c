@@ -10,6 +10,7 @@
 
 #include "cli/cli.h"
 #include "obs/view.h"
+#include "session/checkpoint.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -165,9 +166,7 @@ static int step(struct trace *t)
 	for (size_t i = 0; !err && i < t->events.n; i++)
 		if (t->o.events || t->events.data[i].kind == TRACE_SEGMENT)
 			err = t->ops->event(&t->view, &t->events.data[i]);
-	if (!err && t->events.n && fflush(stdout))
-		err = -EPIPE;
-	return err;
+	return !err && t->events.n ? view_flush(&t->view) : err;
 }
 
 static int sample(struct trace *t)
@@ -241,6 +240,10 @@ static int run_trace(struct trace *t)
 
 	if (!err)
 		err = session_open(&config, t->o.pids.data, t->o.pids.n, &t->session);
+	if (!err) /* checkpoints of the job come to us, while we have its trackers */
+		err = control_open(t->session);
+	if (err == -EACCES)
+		err = 0;
 	if (!err)
 		err = t->ops->start(&t->view, session_info(t->session), t->o.pids.data, t->o.pids.n);
 	if (!err)
@@ -261,6 +264,8 @@ static int run(int argc, char **argv)
 		int err = run_trace(&t);
 
 		/* whoever read our output has gone: nothing is left to say, and nobody to say it to */
+		if (err == -EPIPE)
+			clearerr(stdout);
 		status = err && err != -EPIPE ? cli_failed(err) : EXIT_DONE;
 	}
 	session_close(t.session);

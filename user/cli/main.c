@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
-static const struct verb *const verbs[] = {&verb_check, &verb_trace};
+static const struct verb *const verbs[] = {&verb_check, &verb_trace, &verb_checkpoint};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -46,7 +49,19 @@ static int help(int argc, char **argv)
 	return EXIT_DONE;
 }
 
-int main(int argc, char **argv)
+/*
+ * Started with a standard descriptor closed, the next file that we open would take its number and get our output. One
+ * that can't be written to takes it instead.
+ */
+static int fill_standard_fds(void)
+{
+	for (int fd = 0; fd <= 2; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd)
+			return -errno;
+	return 0;
+}
+
+static int run(int argc, char **argv)
 {
 	const struct verb *verb;
 
@@ -70,4 +85,20 @@ int main(int argc, char **argv)
 		}
 	}
 	return verb->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	int err = fill_standard_fds(), status;
+
+	if (err)
+		return EXIT_FAILED;
+	status = run(argc, argv);
+	/* where nobody reads any more (EPIPE) there is nobody to complain to */
+	errno = 0;
+	if ((fflush(stdout) || ferror(stdout)) && errno != EPIPE && status == EXIT_DONE) {
+		fprintf(stderr, "icp-bpf: write the output: %s\n", strerror(errno ? errno : EIO));
+		return EXIT_FAILED;
+	}
+	return status;
 }

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/log.h"
 #include "base/page.h"
 
 #define HUGE (2u << 20)
@@ -90,7 +91,7 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 	size_t n;
 	int err = 0;
 
-	d->progress.phase = "freeze";
+	d->config.progress->phase = "freeze";
 	strangers->n = 0;
 	start = now_ns();
 	for (int attempt = 0; attempt < 5; attempt++) { /* one of them may end in this moment */
@@ -129,6 +130,10 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 		if (c->type == ICP_EV_FORK && c->op == ICP_FORK_SHARED_MM && (pid_t)c->pid == p->src.target->pid)
 			return false;
 	}
+	debug("pid %d since the last take: lost %lu + %lu, write locks %lu, read locks %lu, of these own %lu, kernel faults %lu",
+	      p->src.target->pid, now.lost_faults - then->lost_faults, now.lost_changes - then->lost_changes,
+	      now.write_locks - then->write_locks, now.read_locks - then->read_locks, now.own_locks - then->own_locks,
+	      now.faults_kernel - then->faults_kernel);
 	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
 	       now.write_locks == then->write_locks &&
 	       now.read_locks - then->read_locks <=
@@ -256,7 +261,7 @@ static int collect_dirty(struct dump *d)
 			continue;
 		err = last_set(d, p, huge, &set);
 		if (!err)
-			err = dirty_join(p->src.since, &set);
+			err = proc_taken(p, &set);
 		if (!err)
 			err = segments_find(d);
 		if (!err)
@@ -315,7 +320,7 @@ int dump_collect(struct dump *d)
 	uint64_t t0 = now_ns(), t1, t2;
 	int err;
 
-	d->progress.phase = "collect";
+	d->config.progress->phase = "collect";
 	err = collect_dirty(d);
 	t1 = now_ns();
 	if (!err)

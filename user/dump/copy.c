@@ -224,7 +224,7 @@ static int store_from(struct dump *d, struct pipe *p, struct stream *stream)
 		if (!b)
 			break;
 		err = batch_store(stream, b);
-		d->progress.pages_done += b->bytes / page_size();
+		d->config.progress->pages_done += b->bytes / page_size();
 		pthread_mutex_lock(&p->lock);
 		p->stored++;
 		p->end |= err != 0;
@@ -276,7 +276,7 @@ static int copy_simply(struct dump *d, const struct page_source *from, struct st
 		err = batch_read(from, b);
 		if (!err)
 			err = batch_store(stream, b);
-		d->progress.pages_done += b->bytes / page_size();
+		d->config.progress->pages_done += b->bytes / page_size();
 	}
 	return err;
 }

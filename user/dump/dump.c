@@ -23,7 +23,7 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return fail(-ENOMEM, "checkpoint");
 	d->config = *config;
 	d->start_ns = now_ns();
-	d->progress.phase = "begin";
+	d->config.progress->phase = "begin";
 	if (config->parent)
 		err = repo_manifest(config->repo, config->parent, &d->parent);
 	if (!err)
@@ -34,8 +34,7 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return err;
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
-	d->result.incremental = config->parent && !config->full;
-	*out = take_ptr(d);
+		*out = take_ptr(d);
 	return 0;
 }
 
@@ -50,6 +49,7 @@ static int open_proc(struct dump *d, struct dump_proc *p)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)
 		return err;
+	d->result.incremental |= in_parent && !d->config.full;
 	p->stream.compare_all = d->config.full || !in_parent || p->src.since_version != d->config.parent;
 	return describe_begin(d, p);
 }
@@ -78,6 +78,14 @@ int dump_add(struct dump *d, const struct dump_source *source)
 	return err ? wrap(err, "dump pid %d", source->target->pid) : 0;
 }
 
+/* Before anything else is done with a set: whatever happens to this version, it is not forgotten. */
+int proc_taken(struct dump_proc *p, const struct dirty *set)
+{
+	int err = dirty_join(p->src.since, set);
+
+	return err || !p->src.taken ? err : dirty_join(p->src.taken, set);
+}
+
 /* The set of one round, into `since` before anything else. */
 static int take_running(struct dump *d, struct dump_proc *p)
 {
@@ -97,7 +105,7 @@ static int take_running(struct dump *d, struct dump_proc *p)
 	if (!err)
 		err = tracker_take(p->src.tracker, &p->maps, &fresh);
 	if (!err)
-		err = dirty_join(p->src.since, &fresh);
+		err = proc_taken(p, &fresh);
 	if (!err)
 		err = segments_find(d);
 	return err ? err : route_dirty(d, p, &fresh, false);
@@ -181,7 +189,7 @@ static int copy_todo(struct dump *d, uint64_t *pages)
 		*pages += dirty_pages(&d->procs.data[i]->stream.todo);
 	for (size_t i = 0; i < d->segments.n; i++)
 		*pages += dirty_pages(&d->segments.data[i]->stream.todo);
-	d->progress.pages_to_do += *pages;
+	d->config.progress->pages_to_do += *pages;
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		struct dump_proc *p = d->procs.data[i];
 
@@ -227,7 +235,7 @@ int dump_precopy(struct dump *d)
 	uint64_t pages, before = UINT64_MAX;
 	int err;
 
-	d->progress.phase = "copy";
+	d->config.progress->phase = "copy";
 	err = first_rounds(d);
 	for (unsigned round = 0; !err; round++) {
 		err = copy_todo(d, &pages);
@@ -281,9 +289,4 @@ void dump_close(struct dump *d)
 	manifest_free(d->manifest);
 	manifest_free(d->parent);
 	free(d);
-}
-
-const struct dump_progress *dump_progress(const struct dump *d)
-{
-	return &d->progress;
 }

@@ -43,7 +43,14 @@ struct dump_config {
 	bool paranoid;		/* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;	/* "" for none */
+	struct dump_progress *progress; /* kept up to date; borrowed */
 	unsigned deadline_ms;	/* the longest pause; the job is thawed by then whatever happens */
+};
+
+/* How far it is; may be read from another thread. */
+struct dump_progress {
+	_Atomic uint64_t pages_done, pages_to_do;
+	const char *_Atomic phase;
 };
 
 /* One process, whose owner keeps it until dump_close(). */
@@ -51,6 +58,7 @@ struct dump_source {
 	struct target *target;
 	struct tracker *tracker;
 	struct dirty *since;	/* everything known to be dirty since version @since_version */
+	struct dirty *taken;	/* what is taken is joined into this too, for the owner's statistics; or NULL */
 	uint32_t since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 
@@ -70,12 +78,6 @@ struct dump_result {
 	} phase;
 };
 
-/* How far a long one is; plain data, may be read between phases and from another thread. */
-struct dump_progress {
-	uint64_t pages_done, pages_to_do;
-	const char *phase;
-};
-
 int dump_open(const struct dump_config *config, struct dump **out) _must_use_;
 int dump_add(struct dump *d, const struct dump_source *source) _must_use_;
 int dump_precopy(struct dump *d) _must_use_;
@@ -88,7 +90,6 @@ int dump_commit(struct dump *d, struct dump_result *out) _must_use_;
 /* After the commit: what dump_release() was told to do with the job. */
 int dump_end_job(struct dump *d, enum dump_release_how how) _must_use_;
 void dump_close(struct dump *d);
-const struct dump_progress *dump_progress(const struct dump *d);
 
 static inline void cleanup_dump(struct dump **d)
 {

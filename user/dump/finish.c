@@ -56,7 +56,7 @@ int dump_write(struct dump *d)
 {
 	int err;
 
-	d->progress.phase = "write";
+	d->config.progress->phase = "write";
 	err = staging_store(d);
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		struct dump_proc *p = d->procs.data[i];
@@ -103,7 +103,7 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	bool durable;
 	int err = 0;
 
-	d->progress.phase = "commit";
+	d->config.progress->phase = "commit";
 	fill_result(d);
 	err = describe_end(d);
 	if (!err)

@@ -66,10 +66,12 @@ struct dump {
 		VEC(struct staged) list;
 	} staging;
 	struct dump_result result;
-	struct dump_progress progress;
 	bool frozen, precopied;
 	uint64_t start_ns;
 };
+
+/* dump.c */
+int proc_taken(struct dump_proc *p, const struct dirty *set) _must_use_;
 
 /* copy.c */
 int source_open(struct page_source *s, const struct target *t) _must_use_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "image/ctl_impl.h"
 
@@ -13,9 +14,26 @@
 
 struct leaf {
 	struct ctl_entry entries[FAN];
+	uint64_t changed[FAN / 64]; /* entries set since ctl_clean(); what to write is found
+				       without reading the others */
 	uint32_t used;
-	bool changed;
+	bool any_changed;
 };
+
+/*
+ * Leaves come from slabs of huge pages: filling a large structure takes 1/512 of the page
+ * faults then, and a lookup anywhere in it seldom misses the TLB. Small structures do not get
+ * one.
+ */
+#define SLAB (2u << 20)
+#define FIRST_LEAVES 16 /* of a structure: each for itself */
+
+struct slab {
+	struct slab *next;
+	uint32_t used;
+	struct leaf leaves[];
+};
+#define SLAB_LEAVES ((SLAB - sizeof(struct slab)) / sizeof(struct leaf))
 
 struct table { /* of level 1 (above leaves) to LEVELS - 1 */
 	void *down[FAN];
@@ -64,11 +82,57 @@ static void free_below(void *node, int level)
 {
 	struct table *table = node;
 
-	if (!node)
+	if (!node || !level) /* leaves: see free_leaves() */
 		return;
-	for (unsigned i = 0; level && i < FAN; i++)
+	for (unsigned i = 0; i < FAN; i++)
 		free_below(table->down[i], level - 1);
 	free(node);
+}
+
+static void free_leaves(struct ctl *c)
+{
+	for (uint32_t i = 0; i < c->n_leaves && i < FIRST_LEAVES; i++)
+		free(c->first_leaves[i]);
+	for (struct slab *slab = c->slabs, *next; slab; slab = next) {
+		next = slab->next;
+		munmap(slab, SLAB);
+	}
+}
+
+static struct leaf *new_slab_leaf(struct ctl *c)
+{
+	struct slab *slab = c->slabs;
+
+	if (!slab || slab->used == SLAB_LEAVES) {
+		uintptr_t at;
+
+		/* twice the size, then cut to what is aligned */
+		slab = mmap(NULL, 2 * SLAB, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (slab == MAP_FAILED)
+			return NULL;
+		at = ((uintptr_t)slab + SLAB - 1) & ~(uintptr_t)(SLAB - 1);
+		if (at > (uintptr_t)slab)
+			munmap(slab, at - (uintptr_t)slab);
+		munmap((void *)(at + SLAB), (uintptr_t)slab + SLAB - at);
+		slab = (struct slab *)at;
+		madvise(slab, SLAB, MADV_HUGEPAGE);
+		slab->next = c->slabs;
+		c->slabs = slab;
+	}
+	return &slab->leaves[slab->used++];
+}
+
+/* Zeroed. */
+static struct leaf *new_leaf(struct ctl *c)
+{
+	struct leaf *leaf =
+		c->n_leaves < FIRST_LEAVES ? calloc(1, sizeof(*leaf)) : new_slab_leaf(c);
+
+	if (leaf && c->n_leaves < FIRST_LEAVES)
+		c->first_leaves[c->n_leaves] = leaf;
+	c->n_leaves += leaf != NULL;
+	return leaf;
 }
 
 static void drop_index(struct ctl *c)
@@ -87,6 +151,7 @@ void ctl_free(struct ctl *c)
 		return;
 	drop_index(c);
 	free_below(c->root, LEVELS - 1);
+	free_leaves(c);
 	vec_free(&c->removed);
 	free(c);
 }
@@ -151,7 +216,7 @@ static int make_leaf(struct ctl *c, uint64_t page, struct leaf **out)
 					-E2BIG,
 					"a control structure needs more than %zu MiB of memory",
 					c->max_memory >> 20);
-			*at = calloc(1, size);
+			*at = level ? calloc(1, size) : (void *)new_leaf(c);
 			if (!*at)
 				return fail(-ENOMEM, "grow a control structure");
 			c->memory += size;
@@ -198,7 +263,7 @@ int ctl_put(struct ctl *c, uint64_t page, const struct ctl_entry *e, bool change
 	uncount(c, to);
 	leaf->used += !to->flags;
 	*to = *e;
-	to->flags = CTL_PRESENT | (e->flags & CTL_ZERO) | (changed ? CTL_CHANGED : 0);
+	to->flags = CTL_PRESENT | (e->flags & CTL_ZERO);
 	if (e->flags & CTL_ZERO) {
 		to->hash = (struct icp_hash){0};
 		to->version = to->stream = to->slot = 0;
@@ -206,7 +271,10 @@ int ctl_put(struct ctl *c, uint64_t page, const struct ctl_entry *e, bool change
 	} else {
 		c->pages++;
 	}
-	leaf->changed |= changed;
+	if (changed) {
+		leaf->changed[(page & (FAN - 1)) / 64] |= 1ull << (page % 64);
+		leaf->any_changed = true;
+	}
 	return 0;
 }
 
@@ -251,6 +319,7 @@ int ctl_take_out(struct ctl *c, uint64_t page, uint64_t n, bool note)
 			uncount(c, e);
 			leaf->used--;
 			*e = (struct ctl_entry){0};
+			leaf->changed[(page & (FAN - 1)) / 64] &= ~(1ull << (page % 64));
 			page++;
 		} while (page < end && page & (FAN - 1));
 		if (note) {
@@ -277,7 +346,7 @@ static struct leaf *next_leaf(void *node, int level, uint64_t *page, bool change
 	if (!level) {
 		struct leaf *leaf = node;
 
-		return leaf->used && (!changed || leaf->changed) ? leaf : NULL;
+		return leaf->used && (!changed || leaf->any_changed) ? leaf : NULL;
 	}
 	for (unsigned i = slot_at(*page, level); i < FAN; i++) {
 		void *down = ((struct table *)node)->down[i];
@@ -291,22 +360,44 @@ static struct leaf *next_leaf(void *node, int level, uint64_t *page, bool change
 	return NULL;
 }
 
+static bool marked(const struct leaf *leaf, uint64_t page)
+{
+	return leaf->changed[(page & (FAN - 1)) / 64] >> (page % 64) & 1;
+}
+
+/* The next entry in this leaf at or after *page, which ends at the next leaf's first page if
+ * there is none. */
+static const struct ctl_entry *next_in_leaf(const struct leaf *leaf, uint64_t *page,
+					    bool changed)
+{
+	do {
+		const struct ctl_entry *e = &leaf->entries[*page & (FAN - 1)];
+
+		if (changed) {
+			uint64_t bits = leaf->changed[(*page & (FAN - 1)) / 64] >> (*page % 64);
+
+			if (!bits) {
+				*page = (*page | 63) + 1;
+				continue;
+			}
+			*page += (unsigned)__builtin_ctzll(bits);
+			return &leaf->entries[*page & (FAN - 1)];
+		}
+		if (e->flags)
+			return e;
+		++*page;
+	} while (*page & (FAN - 1));
+	return NULL;
+}
+
 const struct ctl_entry *ctl_next_entry(const struct ctl *c, uint64_t *page, bool changed)
 {
-	uint32_t want = changed ? CTL_CHANGED : CTL_PRESENT;
-
 	while (c->root && *page < CTL_PAGES_MAX) {
 		struct leaf *leaf = next_leaf(c->root, LEVELS - 1, page, changed);
+		const struct ctl_entry *e = leaf ? next_in_leaf(leaf, page, changed) : NULL;
 
-		if (!leaf)
-			return NULL;
-		do {
-			const struct ctl_entry *e = &leaf->entries[*page & (FAN - 1)];
-
-			if (e->flags & want)
-				return e;
-			++*page;
-		} while (*page & (FAN - 1));
+		if (!leaf || e)
+			return e;
 	}
 	return NULL;
 }
@@ -391,7 +482,7 @@ bool ctl_run_from(const struct ctl *c, uint64_t page, uint64_t max, bool changed
 				break;
 		}
 		e = &leaf->entries[page & (FAN - 1)];
-		if (!(e->flags & (changed ? CTL_CHANGED : CTL_PRESENT)) ||
+		if (!e->flags || (changed && !marked(leaf, page)) ||
 		    !continues(&run->first, e, run->n))
 			break;
 		run->n++;
@@ -409,9 +500,8 @@ void ctl_clean(struct ctl *c, uint32_t version, const struct ctl_image *image)
 	for (uint64_t page = 0; ctl_next_entry(c, &page, true); page = (page | (FAN - 1)) + 1) {
 		struct leaf *leaf = find_leaf(c, page);
 
-		for (unsigned i = 0; i < FAN; i++)
-			leaf->entries[i].flags &= ~CTL_CHANGED;
-		leaf->changed = false;
+		memset(leaf->changed, 0, sizeof(leaf->changed));
+		leaf->any_changed = false;
 	}
 	c->removed.n = 0;
 	c->version = version;

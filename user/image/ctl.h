@@ -30,8 +30,7 @@ enum ctl_lookup {
 };
 
 #define CTL_PRESENT 1u
-#define CTL_ZERO 2u    /* reads as zeros, no data anywhere */
-#define CTL_CHANGED 4u /* since the last ctl_clean(); not stored */
+#define CTL_ZERO 2u /* reads as zeros, no data anywhere */
 
 struct ctl_entry {
 	struct icp_hash hash; /* all zero with CTL_ZERO */

@@ -10,6 +10,7 @@ struct ctl_range {
 };
 
 struct leaf;
+struct slab;
 struct index;
 
 struct ctl {
@@ -23,6 +24,9 @@ struct ctl {
 	struct index *index;
 	struct leaf *last_leaf; /* where the last entry went: entries mostly come in order */
 	uint64_t last_page;
+	struct slab *slabs;
+	struct leaf *first_leaves[16];
+	uint32_t n_leaves;
 };
 
 int ctl_put(struct ctl *c, uint64_t page, const struct ctl_entry *e, bool changed) _must_use_;

@@ -56,6 +56,11 @@ int repo_ctl_image(struct repo *r, uint32_t version, uint32_t stream,
 		   struct ctl_image *out) _must_use_;
 /* Remove the objects of a version: all but the records with @data_only, else everything. */
 int repo_wipe(struct repo *r, uint32_t version, bool data_only) _must_use_;
+/* reader.c, for sweep.c: @n pages whose slots follow those of @first, not verified; and the
+ * message for a wrong one (@err 0: its hash). */
+int reader_slots(struct reader *rd, const struct ctl_entry *first, uint64_t n,
+		 uint32_t page_size, uint8_t *buf) _must_use_;
+int reader_wrong(const struct ctl_entry *e, uint64_t address, int err);
 /* After a crash, or to end a prune: compact dropped versions. */
 int prune_settle(struct repo *r, bool tight, bool missing_only,
 		 struct prune_result *out) _must_use_;

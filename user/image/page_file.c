@@ -167,12 +167,6 @@ int page_file_load(struct store_obj *obj, struct page_file **out)
 		err = read_index(f, &t);
 	if (err)
 		return err;
-	if (f->n_chunks) {
-		f->cache = malloc(ICP_CHUNK_BYTES);
-		f->packed = malloc(ICP_CHUNK_BYTES);
-		if (!f->cache || !f->packed)
-			return fail(-ENOMEM, "open a page file");
-	}
 	*out = take_ptr(f);
 	return 0;
 }
@@ -234,6 +228,12 @@ static int unpack(struct page_file *f, uint64_t number, uint8_t *to)
 
 static int read_packed(struct page_file *f, uint64_t at, uint64_t n, uint8_t *to)
 {
+	if (!f->cache) {
+		f->cache = malloc(ICP_CHUNK_BYTES);
+		f->packed = f->packed ? f->packed : malloc(ICP_CHUNK_BYTES);
+		if (!f->cache || !f->packed)
+			return fail(-ENOMEM, "read pages");
+	}
 	while (n) {
 		uint64_t chunk = at / f->chunk_pages, in = at % f->chunk_pages;
 		uint64_t have = pages_in(f, chunk), take = have - in < n ? have - in : n;

@@ -32,27 +32,6 @@ struct page_writer {
 	map; /* logical slot of each stored one, only with page_writer_put_slot() */
 };
 
-struct icp_hash page_hash(const void *data, size_t len)
-{
-	XXH128_hash_t h = XXH3_128bits(data, len);
-
-	return (struct icp_hash){h.low64, h.high64};
-}
-
-bool page_is_zero(const void *data, size_t len)
-{
-	typedef uint64_t lanes __attribute__((vector_size(32), aligned(8), may_alias));
-	const lanes *v = data, *end = (const void *)((const char *)data + len);
-
-	for (; v < end; v += 2) {
-		lanes any = v[0] | v[1];
-
-		if (any[0] | any[1] | any[2] | any[3])
-			return false;
-	}
-	return true;
-}
-
 static int emit(struct page_writer *w, const struct iovec *iov, int n)
 {
 	int err = store_put_write(w->put, iov, n);
@@ -298,7 +277,7 @@ static int finish(struct page_writer *w)
 	       map = w->map.n * sizeof(*w->map.data);
 	size_t page_size = w->config.page_size,
 	       len = chunks + map + sizeof(struct icp_page_trailer);
-	struct icp_page_trailer *t;
+	struct icp_page_trailer t;
 	_cleanup_free_ uint8_t *tail = NULL;
 	uint64_t end;
 
@@ -311,15 +290,17 @@ static int finish(struct page_writer *w)
 		memcpy(tail, w->chunks.data, chunks);
 	if (map)
 		memcpy(tail + chunks, w->map.data, map);
-	t = (void *)(tail + len - sizeof(*t));
-	memcpy(t->magic, ICP_MAGIC_PAGES_END, sizeof(t->magic));
-	t->slots = w->stats.stored;
-	t->chunks = w->chunks.n;
-	t->index_offset = w->stats.bytes;
-	t->index_size = chunks + map;
-	t->index_check = XXH3_64bits(tail, chunks + map);
-	t->flags = w->map.n ? ICP_PAGES_SPARSE : 0;
-	t->check = XXH3_64bits(t, offsetof(struct icp_page_trailer, check));
+	t = (struct icp_page_trailer){
+		.slots = w->stats.stored,
+		.chunks = w->chunks.n,
+		.index_offset = w->stats.bytes,
+		.index_size = chunks + map,
+		.index_check = XXH3_64bits(tail, chunks + map),
+		.flags = w->map.n ? ICP_PAGES_SPARSE : 0,
+	};
+	memcpy(t.magic, ICP_MAGIC_PAGES_END, sizeof(t.magic));
+	t.check = XXH3_64bits(&t, offsetof(struct icp_page_trailer, check));
+	memcpy(tail + len - sizeof(t), &t, sizeof(t)); /* compressed chunks end anywhere: not aligned */
 	return emit_hashed(w, tail, len);
 }
 

@@ -77,8 +77,8 @@ static int handle(struct reader *rd, const struct ctl_entry *e, struct page_file
 }
 
 /* @n pages whose slots follow one another. */
-static int read_slots(struct reader *rd, const struct ctl_entry *first, uint64_t n,
-		      uint32_t page_size, uint8_t *buf)
+int reader_slots(struct reader *rd, const struct ctl_entry *first, uint64_t n,
+		 uint32_t page_size, uint8_t *buf)
 {
 	struct page_file *f;
 	int err = handle(rd, first, &f);
@@ -109,7 +109,7 @@ static int read_slots(struct reader *rd, const struct ctl_entry *first, uint64_t
 	return 0;
 }
 
-static int wrong(const struct ctl_entry *e, uint64_t address, int err)
+int reader_wrong(const struct ctl_entry *e, uint64_t address, int err)
 {
 	struct name name = name_file(ICP_FILE_PAGES, e->version, e->stream, 0);
 
@@ -128,7 +128,7 @@ int reader_page(struct reader *rd, const struct ctl_entry *e, uint32_t page_size
 		memset(buf, 0, page_size);
 		return 0;
 	}
-	err = read_slots(rd, e, 1, page_size, buf);
+	err = reader_slots(rd, e, 1, page_size, buf);
 	if (err)
 		return err;
 	hash = page_hash(buf, page_size);
@@ -147,15 +147,16 @@ static int read_run(struct reader *rd, const struct ctl *c, const struct ctl_run
 		memset(buf, 0, run->n * page_size);
 		return 0;
 	}
-	err = read_slots(rd, &run->first, run->n, page_size, buf);
+	err = reader_slots(rd, &run->first, run->n, page_size, buf);
 	if (err)
-		return wrong(&run->first, run->page * page_size, err);
+		return reader_wrong(&run->first, run->page * page_size, err);
 	for (uint64_t i = 0; i < run->n; i++) {
 		const struct ctl_entry *e = ctl_find(c, run->page + i, CTL_DIRECT);
 		struct icp_hash hash = page_hash(buf + i * page_size, page_size);
 
 		if (!e || !hash_equal(&hash, &e->hash))
-			return wrong(e ? e : &run->first, (run->page + i) * page_size, 0);
+			return reader_wrong(e ? e : &run->first, (run->page + i) * page_size,
+					    0);
 	}
 	return 0;
 }

@@ -102,6 +102,28 @@ int reader_page(struct reader *rd, const struct ctl_entry *e, uint32_t page_size
 int reader_pages(struct reader *rd, const struct ctl *c, uint64_t page, uint64_t n,
 		 void *buf) _must_use_;
 
+/*
+ * Everything of a control structure, in the order of the files instead of the addresses: each
+ * file is opened once and read forwards, however many versions the pages are scattered over. 24
+ * bytes of memory per page. Zero pages are left out (see ctl_next_run() for them). @c and @rd
+ * must outlive the sweep, and @c must not change.
+ */
+struct sweep;
+int sweep_open(struct reader *rd, const struct ctl *c, struct sweep **out) _must_use_;
+/*
+ * The next pages: numbers in *@pages, their content, verified, one after the other in *@data;
+ * both valid until the next call. Returns how many (at most 64), 0 at the end, or a negative
+ * errno.
+ */
+int sweep_next(struct sweep *s, const uint64_t **pages, const uint8_t **data) _must_use_;
+void sweep_close(struct sweep *s);
+
+static inline void cleanup_sweep(struct sweep **s)
+{
+	sweep_close(*s);
+}
+#define _cleanup_sweep_ _cleanup_(cleanup_sweep)
+
 static inline void cleanup_reader(struct reader **rd)
 {
 	reader_close(*rd);

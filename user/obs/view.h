@@ -17,7 +17,7 @@ struct view {
 	int rows;    /* of the terminal, 0: unlimited */
 };
 
-/* All return 0, or -EPIPE... when the output is gone. */
+/* All return 0; -EPIPE (bare) when whoever read the output is gone; a failure when it can't be written. */
 struct view_ops {
 	int (*start)(const struct view *v, const struct trace_info *info, const pid_t *pids, size_t n);
 	int (*sample)(const struct view *v, const struct trace_info *info, const struct sample *s);
@@ -26,6 +26,9 @@ struct view_ops {
 };
 
 extern const struct view_ops view_text, view_json;
+
+/* What all of them end with: flush the output and tell what became of it, as above. */
+int view_flush(const struct view *v) _must_use_;
 
 /* 4096 -> "4.0K", 1536 MiB -> "1.5G"; the buffer is returned. */
 const char *human_bytes(double bytes, char buf[16]);

@@ -11,15 +11,12 @@
 
 static int put(const struct view *v, json_t *line)
 {
-	int err;
-
 	if (!line)
 		return -ENOMEM;
-	err = json_dumpf(line, v->out, JSON_COMPACT);
+	if (!json_dumpf(line, v->out, JSON_COMPACT))
+		fputc('\n', v->out);
 	json_decref(line);
-	if (!err)
-		err = fputc('\n', v->out) == EOF;
-	return err || fflush(v->out) ? -EPIPE : 0;
+	return view_flush(v);
 }
 
 static json_t *address(uint64_t addr)

@@ -44,9 +44,16 @@ static const char *clock_text(double time, char buf[32], bool fraction)
 	return buf;
 }
 
-static int finish(const struct view *v)
+int view_flush(const struct view *v)
 {
-	return fflush(v->out) || ferror(v->out) ? -EPIPE : 0;
+	int err;
+
+	/* what could not be written is still in the buffer, so it fails again now, for the same reason */
+	errno = 0;
+	if (!fflush(v->out) && !ferror(v->out))
+		return 0;
+	err = errno ? -errno : -EIO;
+	return err == -EPIPE ? err : fail(err, "write the output");
 }
 
 static int start(const struct view *v, const struct trace_info *info, const pid_t *pids, size_t n)
@@ -59,7 +66,7 @@ static int start(const struct view *v, const struct trace_info *info, const pid_
 	if (!info->events)
 		fprintf(v->out, "no events: who writes, faults and segment events are not shown (%s)\n",
 			info->no_events);
-	return finish(v);
+	return view_flush(v);
 }
 
 static void show_vmas(const struct view *v, const struct process_sample *p)
@@ -147,7 +154,7 @@ static int draw_frame(const struct view *v, const struct trace_info *info, const
 		end = strchr(line, '\n');
 		fprintf(v->out, "%.*s\r\n", (int)(end - line), line);
 	}
-	return finish(v);
+	return view_flush(v);
 }
 
 static int show_sample(const struct view *v, const struct trace_info *info, const struct sample *s)
@@ -155,7 +162,7 @@ static int show_sample(const struct view *v, const struct trace_info *info, cons
 	if (v->redraw)
 		return draw_frame(v, info, s);
 	vec_each(p, &s->processes) show_process(v, info, s, p);
-	return finish(v);
+	return view_flush(v);
 }
 
 static void show_segment_event(const struct view *v, const struct trace_event *e)
@@ -186,7 +193,7 @@ static int show_event(const struct view *v, const struct trace_event *e)
 		break;
 	}
 	fputc('\n', v->out);
-	return ferror(v->out) ? -EPIPE : 0;
+	return ferror(v->out) ? view_flush(v) : 0;
 }
 
 static int show_summary(const struct view *v, const struct trace_info *info, const struct summary *s)
@@ -209,7 +216,7 @@ static int show_summary(const struct view *v, const struct trace_info *info, con
 				human_count(t->lost_events, (char[32]){0}));
 		fprintf(v->out, "; attaching stopped it for %.2f ms\n", t->stopped_s * 1e3);
 	}
-	return finish(v);
+	return view_flush(v);
 }
 
 const struct view_ops view_text = {

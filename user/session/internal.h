@@ -3,6 +3,7 @@
 #ifndef ICP_SESSION_INTERNAL_H
 #define ICP_SESSION_INTERNAL_H
 
+#include "dump/dump.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -22,12 +23,25 @@ struct session {
 	struct event_batch batch;
 	struct trace_info info;
 	int64_t clock_offset_ns; /* realtime - monotonic */
-	uint64_t start_ns;
+	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
 	unsigned index;
 	int epoll;
+	uint8_t base_repo[16]; /* the repository that the processes' since_version is of */
+	struct control *control; /* NULL: nobody can ask */
+	bool end_asked;
+	struct dump_progress progress; /* of the checkpoint that is being cut */
 };
 
 struct tracked *session_find(struct session *s, pid_t pid);
+
+/* Follow one more process; 0 when it is followed already. */
+int session_add(struct session *s, pid_t pid) _must_use_;
+/* Take in events and lay-out changes, so that every tracker belongs to its process's present memory. */
+int session_catch_up(struct session *s) _must_use_;
+
+/* control.c */
+void control_close(struct session *s);
+int control_serve(struct session *s) _must_use_;
 
 /* Time, pid and tid of an event. */
 void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid, pid_t tid);
@@ -45,7 +59,7 @@ int segments_inherit(struct session *s, const struct tracked *parent, const stru
 int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
 		    const struct sysvshm_attachments *attached, struct process_sample *out) _must_use_;
 
-/* Take in one batch of events (session_events.c). */
+/* Take in what is in the batch, after draining the rings into it (session_events.c). */
 int session_take_events(struct session *s, struct trace_events *out, bool every_fault) _must_use_;
 
 #endif

@@ -28,7 +28,7 @@ static int watch(struct session *s, int fd)
 	return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) ? fail(-errno, "epoll_ctl") : 0;
 }
 
-static int add_process(struct session *s, pid_t pid)
+int session_add(struct session *s, pid_t pid)
 {
 	struct tracked *p, **slot;
 	int err;
@@ -69,7 +69,7 @@ static int add_descendants(struct session *s, pid_t pid, bool must)
 			return err;
 		before = s->processes.n;
 		for (size_t i = 0; i < list.n; i++) {
-			err = add_process(s, list.data[i]);
+			err = session_add(s, list.data[i]);
 			if (err && err != -ESRCH && must)
 				return err;
 			if (err)
@@ -84,7 +84,7 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 	int err = 0;
 
 	for (size_t i = 0; !err && i < n; i++) {
-		err = add_process(s, pids[i]);
+		err = session_add(s, pids[i]);
 		if (!err && s->config.tree)
 			err = add_descendants(s, pids[i], true);
 	}
@@ -101,11 +101,20 @@ static void open_events(struct session *s)
 	err_clear();
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec cpu;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	return (uint64_t)cpu.tv_sec * 1000000000u + (uint64_t)cpu.tv_nsec;
+}
+
 static void read_clock(struct session *s)
 {
 	struct timespec real;
 
 	s->start_ns = now_ns();
+	s->start_cpu_ns = cpu_ns();
 	clock_gettime(CLOCK_REALTIME, &real);
 	s->clock_offset_ns = (int64_t)real.tv_sec * 1000000000 + real.tv_nsec - (int64_t)s->start_ns;
 	s->info.start_time = (double)((int64_t)s->start_ns + s->clock_offset_ns) / 1e9;
@@ -158,6 +167,7 @@ void session_close(struct session *s)
 {
 	if (!s)
 		return;
+	control_close(s);
 	vec_each(p, &s->processes)
 		tracked_free(*p);
 	vec_free(&s->processes);
@@ -192,7 +202,7 @@ static int attach_newcomers(struct session *s, uint64_t now)
 			s->newcomers.data[kept++] = *c;
 			continue;
 		}
-		if (add_process(s, c->pid)) { /* ended meanwhile, or became somebody we may not look at */
+		if (session_add(s, c->pid)) { /* ended meanwhile, or became somebody we may not look at */
 			debug("child %s", err_text(-ESRCH));
 			err_clear();
 		}
@@ -234,10 +244,21 @@ static int keep_up(struct session *s, struct tracked *p)
 	return err;
 }
 
+int session_catch_up(struct session *s)
+{
+	int err = s->events ? session_take_events(s, NULL, false) : 0;
+
+	for (size_t i = 0; !err && i < s->processes.n; i++)
+		err = keep_up(s, s->processes.data[i]);
+	return err;
+}
+
 int session_step(struct session *s, struct trace_events *out, bool every_fault)
 {
 	int err = s->events ? session_take_events(s, out, every_fault) : 0;
 
+	if (!err)
+		err = control_serve(s);
 	if (!err)
 		err = attach_newcomers(s, now_ns());
 	for (size_t i = 0; !err && i < s->processes.n; i++) {
@@ -356,15 +377,12 @@ int session_sample(struct session *s, struct sample *out)
 
 bool session_alive(const struct session *s)
 {
-	return s->processes.n || s->newcomers.n;
+	return !s->end_asked && (s->processes.n || s->newcomers.n);
 }
 
 int session_summary(const struct session *s, struct summary *out)
 {
-	struct timespec cpu;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-	out->cpu_us = (uint64_t)cpu.tv_sec * 1000000u + (uint64_t)cpu.tv_nsec / 1000u;
+	out->cpu_us = (cpu_ns() - s->start_cpu_ns) / 1000u;
 	out->seconds = (double)(now_ns() - s->start_ns) / 1e9;
 	for (size_t i = 0; i < s->gone.n + s->processes.n; i++) {
 		struct process_total *total = vec_push(&out->processes);

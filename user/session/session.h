@@ -16,6 +16,7 @@ struct session_config {
 	const char *tracker; /* NULL: the best available */
 	bool tree;	     /* descendants too, present and future */
 	double interval_s;   /* what the caller will sample at, for the windows of the working set */
+	bool checkpoints;    /* only checkpoints are wanted: no sites, no symbols */
 	size_t top;	     /* how many VMAs and writers a sample holds */
 };
 
@@ -49,7 +50,7 @@ int session_step(struct session *s, struct trace_events *out, bool every_fault) 
 /* The interval up to now, of every process. @out is cleared first; the caller ends with sample_clear(). */
 int session_sample(struct session *s, struct sample *out) _must_use_;
 
-/* Are there processes left to look at? */
+/* Are there processes left to look at, and has nobody asked the session to end? */
 bool session_alive(const struct session *s);
 
 /* Totals so far; the caller frees the list. */

@@ -48,6 +48,8 @@ static int take_fault(struct session *s, const struct icp_fault *f, struct trace
 	struct tracked *p = session_find(s, (pid_t)f->pid);
 	int err;
 
+	if (s->config.checkpoints)
+		return 0;
 	if (!p)
 		return 0; /* a child that ended before it was attached */
 	err = sites_add(&p->sites, f->tid, f->ip, f->flags & ICP_FAULT_KERNEL);
@@ -121,12 +123,13 @@ int session_take_events(struct session *s, struct trace_events *out, bool every_
 	size_t first = out ? out->n : 0;
 	int err;
 
-	s->batch.faults.n = s->batch.changes.n = 0;
+	/* a checkpoint may have drained some already */
 	err = events_drain(s->events, &s->batch);
 	for (size_t i = 0; !err && i < s->batch.faults.n; i++)
 		err = take_fault(s, &s->batch.faults.data[i], every_fault ? out : NULL);
 	for (size_t i = 0; !err && i < s->batch.changes.n; i++)
 		err = take_change(s, &s->batch.changes.data[i], out);
+	s->batch.faults.n = s->batch.changes.n = 0;
 	if (!err && out && out->n > first)
 		qsort(out->data + first, out->n - first, sizeof(*out->data), by_time);
 	return err;

@@ -88,6 +88,8 @@ int tracked_reattach(struct tracked *p, const char *tracker, struct warden *ward
 
 	tracker_close(take_ptr(p->tracker));
 	p->attached.n = 0;
+	p->since_version = 0;
+	dirty_clear(&p->since);
 	err = target_reopen_mm(p->target);
 	if (err)
 		return err;
@@ -106,6 +108,8 @@ void tracked_free(struct tracked *p)
 	vec_free(&p->attached);
 	dirty_free(&p->dirty);
 	dirty_free(&p->ever);
+	dirty_free(&p->since);
+	dirty_free(&p->unsampled);
 	target_free(p->target);
 	free(p);
 }
@@ -216,6 +220,13 @@ int tracked_sample(struct tracked *p, size_t top, struct process_sample *out)
 	dirty_clear(&p->dirty);
 	if (!err && !p->ended && p->tracker)
 		err = tracker_take(p->tracker, &p->maps, &p->dirty);
+	if (err)
+		return err;
+	if (p->since_version)
+		err = dirty_join(&p->since, &p->dirty);
+	if (!err && p->unsampled.n)
+		err = dirty_join(&p->dirty, &p->unsampled);
+	dirty_clear(&p->unsampled);
 	if (err)
 		return err;
 	drop_zapped(&p->dirty, &out->unknown_pages);

@@ -43,6 +43,10 @@ struct tracked {
 	struct sites sites;
 	VEC(struct attachment) attached;
 	struct dirty dirty, ever;
+	struct dirty since;	/* since version since_version; kept only when that is not 0 */
+	struct dirty unsampled; /* taken by a checkpoint since the last sample */
+	uint32_t since_version;
+	bool in_dump;		/* part of the checkpoint that is being cut */
 	struct icp_counters counted; /* at the last sample */
 	uint64_t since_ns;	     /* CLOCK_MONOTONIC of the last take */
 	uint64_t tick;

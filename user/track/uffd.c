@@ -36,6 +36,7 @@ struct uffd_tracker {
 	struct tracker base;
 	int uffd;
 	bool warned;
+	VEC(struct vma) read_only; /* shared mappings that can't be registered, because nothing can be written through them */
 	struct dirty pending; /* of mappings that were armed between two takes */
 	struct page_region regions[REGIONS]; /* all zero between scans */
 };
@@ -183,6 +184,20 @@ static int register_vma(struct uffd_tracker *t, const struct vma *v)
 	return errno == EBUSY ? -EBUSY : UNTRACKED;
 }
 
+/* Rather than unmapped since the maps were read: threads that end do that all the time. */
+static bool still_there(struct uffd_tracker *t, const struct vma *v)
+{
+	_cleanup_maps_ struct maps maps = {0};
+	const struct vma *now;
+
+	if (maps_read(t->base.target, &maps)) {
+		err_clear();
+		return false;
+	}
+	now = maps_find(&maps, v->start);
+	return now && now->start == v->start && now->end == v->end;
+}
+
 /* A VMA that can't be registered: whatever is populated may have been written. */
 static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dirty *out)
 {
@@ -190,10 +205,11 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	uint64_t from = v->start, next = 0;
 	int err = 0;
 
-	if (!t->warned)
+	if (!t->warned && still_there(t, v)) {
 		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
 		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
-	t->warned = true;
+		t->warned = true;
+	}
 	while (!err && out && from < v->end) {
 		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, REGIONS, &next);
 
@@ -207,16 +223,44 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	return err;
 }
 
+static bool known_read_only(const struct uffd_tracker *t, const struct vma *v)
+{
+	if (!v->shared || v->prot & PROT_WRITE)
+		return false;
+	vec_each(r, &t->read_only)
+	{
+		if (r->start == v->start && r->end == v->end && r->inode == v->inode && r->offset == v->offset &&
+		    r->dev_major == v->dev_major && r->dev_minor == v->dev_minor)
+			return true;
+	}
+	return false;
+}
+
+/* Trying again at every take would take the target's mmap_lock for writing each time. */
+static int remember_read_only(struct uffd_tracker *t, const struct vma *v)
+{
+	struct vma *slot = vec_push(&t->read_only);
+
+	if (!slot)
+		return fail(-ENOMEM, "tracker of pid %d", t->base.target->pid);
+	*slot = *v;
+	slot->name = NULL;
+	return 0;
+}
+
 /* One VMA from @from on; registers it when it is new. */
 static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, struct dirty *out)
 {
-	int err = scan_range(t, v, &from, v->end, false, out);
+	int err;
 
+	if (known_read_only(t, v))
+		return 0;
+	err = scan_range(t, v, &from, v->end, false, out);
 	if (err != -EPERM)
 		return err;
 	err = register_vma(t, v);
 	if (err == READ_ONLY)
-		return 0;
+		return remember_read_only(t, v);
 	if (err == UNTRACKED || err == -EBUSY)
 		return add_untracked(t, v, out);
 	if (err)
@@ -361,6 +405,7 @@ static void close_tracker(struct tracker *base)
 
 	cleanup_fd(&t->uffd); /* unregisters everything and clears the marks */
 	dirty_free(&t->pending);
+	vec_free(&t->read_only);
 	free(t);
 }
 

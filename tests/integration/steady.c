@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Thousands of samples of a busy target: icp-bpf's memory and descriptors stay what they were.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/robust_procs.h"
+
+#define SAMPLES 2000
+#define EARLY 300 /* everything that is ever needed was allocated by then */
+#define MAY_GROW_KB 256
+
+struct use {
+	long rss_kb;
+	char *fds;
+};
+
+static void look(struct run *r, struct use *u)
+{
+	struct outside o;
+
+	u->rss_kb = status_number(r->pid, "VmRSS");
+	outside_look(&o, r->pid);
+	u->fds = strdup(o.fds);
+	outside_free(&o);
+}
+
+static void wait_sample(struct run *r, unsigned index)
+{
+	char want[32];
+
+	snprintf(want, sizeof(want), "\"index\":%u,", index);
+	if (!run_says(r, want, 120))
+		fail_msg("no sample %u", index);
+}
+
+/* The target forks, makes threads and writes all the time; of the two looks the second is near
+ * the end. */
+static void trace_long(const char *more)
+{
+	struct talker target;
+	struct use early = {0}, late = {0};
+	struct run r;
+	char pid[16], count[16], *err;
+	const char *argv[] = {
+		built("icp-bpf"), "trace", "--json", "--interval", "10ms", "--count", count,
+		"--pid",	  pid,	   more,     NULL};
+
+	talker_start(&target, built("tests/targets/checksum"), NULL);
+	talker_ask(&target, "", "ok threads");
+	snprintf(pid, sizeof(pid), "%d", target.pid);
+	snprintf(count, sizeof(count), "%d", SAMPLES);
+	run_start(&r, NULL, argv);
+	for (unsigned i = 100; i < SAMPLES; i += 100) {
+		talker_ask(&target, "f", "ok forks");
+		talker_ask(&target, "t", "ok threads");
+		wait_sample(&r, i);
+		if (i == EARLY)
+			look(&r, &early);
+	}
+	look(&r, &late);
+	run_wait(&r, 60);
+	print_message("RSS %ld kB at sample %d, %ld kB at %d\n", early.rss_kb, EARLY,
+		      late.rss_kb, SAMPLES - 100);
+	err = run_text(r.err);
+	assert_string_equal(err, "");
+	assert_int_equal(r.status, 0);
+	assert_true(early.rss_kb > 0 && late.rss_kb > 0);
+	assert_in_range(late.rss_kb, 1, early.rss_kb + MAY_GROW_KB);
+	assert_string_equal(late.fds, early.fds);
+	free(err);
+	free(early.fds);
+	free(late.fds);
+	run_close(&r);
+	talker_ask(&target, "?", "ok");
+	talker_end(&target);
+}
+
+static void test_one_process(void **state)
+{
+	trace_long(NULL);
+}
+
+static void test_tree(void **state)
+{
+	trace_long("--tree");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_one_process),
+		cmocka_unit_test(test_tree),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "obs/view.h"
+#include "session/checkpoint.h"
+#include "session/result.h"
+
+struct options {
+	VEC(pid_t) pids;
+	const char *dir, *label, *tracker;
+	double every_s; /* 0: once */
+	long count;	/* 0: unlimited */
+	bool keep, stop, full, paranoid, json;
+	enum dump_release_how how;
+	enum icp_codec codec;
+	char path[PATH_MAX]; /* dir, absolute */
+};
+
+enum {
+	OPT_DIR = 256, OPT_EVERY, OPT_COUNT, OPT_KEEP, OPT_STOP, OPT_KILL, OPT_FROZEN, OPT_LABEL, OPT_FULL, OPT_TRACKER,
+	OPT_JSON, OPT_COMPRESS, OPT_PARANOID,
+};
+
+static const struct option long_options[] = {
+	{"pid", required_argument, NULL, 'p'},
+	{"dir", required_argument, NULL, OPT_DIR},
+	{"every", required_argument, NULL, OPT_EVERY},
+	{"count", required_argument, NULL, OPT_COUNT},
+	{"keep-tracking", no_argument, NULL, OPT_KEEP},
+	{"stop-tracking", no_argument, NULL, OPT_STOP},
+	{"kill", no_argument, NULL, OPT_KILL},
+	{"leave-frozen", no_argument, NULL, OPT_FROZEN},
+	{"label", required_argument, NULL, OPT_LABEL},
+	{"full", no_argument, NULL, OPT_FULL},
+	{"tracker", required_argument, NULL, OPT_TRACKER},
+	{"json", no_argument, NULL, OPT_JSON},
+	{"compress", required_argument, NULL, OPT_COMPRESS},
+	{"paranoid", no_argument, NULL, OPT_PARANOID},
+	{NULL, 0, NULL, 0},
+};
+
+static int take_pid(struct options *o, const char *text)
+{
+	long pid;
+	pid_t *slot;
+
+	if (!cli_number(text, 1, INT32_MAX, &pid))
+		return cli_usage(&verb_checkpoint, "'%s' is not a process id", text);
+	slot = vec_push(&o->pids);
+	if (!slot)
+		return cli_failed(-ENOMEM);
+	*slot = (pid_t)pid;
+	return 0;
+}
+
+static int take_codec(struct options *o, const char *name)
+{
+	static const char *const names[] = {"none", "zstd", "lz4"}; /* in the order of enum icp_codec */
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (!strcmp(name, names[i])) {
+			o->codec = (enum icp_codec)i;
+			return 0;
+		}
+	}
+	return cli_usage(&verb_checkpoint, "--compress takes zstd, lz4 or none, not '%s'", name);
+}
+
+static int take_how(struct options *o, enum dump_release_how how)
+{
+	if (o->how != DUMP_THAW && o->how != how)
+		return cli_usage(&verb_checkpoint, "--kill and --leave-frozen exclude each other");
+	o->how = how;
+	return 0;
+}
+
+static int take_option(struct options *o, int opt, char **argv)
+{
+	switch (opt) {
+	case 'p':
+		return take_pid(o, optarg);
+	case OPT_DIR:
+		o->dir = optarg;
+		return 0;
+	case OPT_EVERY:
+		if (cli_seconds(optarg, &o->every_s) && o->every_s >= 0.01)
+			return 0;
+		return cli_usage(&verb_checkpoint, "--every takes 10ms or more (500ms, 10s, 5m), not '%s'", optarg);
+	case OPT_COUNT:
+		if (cli_number(optarg, 1, 1000000000, &o->count))
+			return 0;
+		return cli_usage(&verb_checkpoint, "--count takes a number of versions, not '%s'", optarg);
+	case OPT_KEEP:
+		o->keep = true;
+		return 0;
+	case OPT_STOP:
+		o->stop = true;
+		return 0;
+	case OPT_KILL:
+		return take_how(o, DUMP_KILL);
+	case OPT_FROZEN:
+		return take_how(o, DUMP_LEAVE_STOPPED);
+	case OPT_LABEL:
+		o->label = optarg;
+		return 0;
+	case OPT_FULL:
+		o->full = true;
+		return 0;
+	case OPT_TRACKER:
+		o->tracker = optarg;
+		return 0;
+	case OPT_JSON:
+		o->json = true;
+		return 0;
+	case OPT_COMPRESS:
+		return take_codec(o, optarg);
+	case OPT_PARANOID:
+		o->paranoid = true;
+		return 0;
+	default:
+		return cli_bad_option(&verb_checkpoint, argv);
+	}
+}
+
+static int check_options(struct options *o)
+{
+	if (!o->pids.n)
+		return cli_usage(&verb_checkpoint, "which process? --pid PID");
+	if (o->stop)
+		return 0;
+	if (!o->dir)
+		return cli_usage(&verb_checkpoint, "where to? --dir DIR");
+	if (o->count && !o->every_s)
+		return cli_usage(&verb_checkpoint, "--count goes with --every");
+	if (o->how != DUMP_THAW && (o->every_s > 0 || o->keep))
+		return cli_usage(&verb_checkpoint, "--kill and --leave-frozen are for one version");
+	if (o->label && strlen(o->label) > 255)
+		return cli_usage(&verb_checkpoint, "a label has at most 255 bytes");
+	if (o->dir[0] == '/') {
+		snprintf(o->path, sizeof(o->path), "%s", o->dir);
+	} else { /* the session that does it may have another working directory */
+		char cwd[PATH_MAX / 2];
+
+		if (!getcwd(cwd, sizeof(cwd)))
+			return cli_failed(fail(-errno, "find the working directory"));
+		snprintf(o->path, sizeof(o->path), "%s/%s", cwd, o->dir);
+	}
+	return 0;
+}
+
+static int parse(struct options *o, int argc, char **argv)
+{
+	int opt, status;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "p:", long_options, NULL)) != -1) {
+		status = take_option(o, opt, argv);
+		if (status)
+			return status;
+	}
+	if (optind < argc)
+		return cli_usage(&verb_checkpoint, "'%s' is not an option: processes are named with --pid", argv[optind]);
+	return check_options(o);
+}
+
+static struct checkpoint_request request_of(const struct options *o)
+{
+	return (struct checkpoint_request){
+		.dir = o->path,
+		.label = o->label,
+		.full = o->full,
+		.no_restart = true,
+		.paranoid = o->paranoid,
+		.codec = o->codec,
+		.how = o->how,
+		.roots = o->pids.data,
+		.n_roots = o->pids.n,
+	};
+}
+
+static int print_result(const struct options *o, const struct dump_result *r)
+{
+	char pages[32], zero[32], bytes[16];
+
+	if (o->json) {
+		json_t *line = result_to_json(r);
+		int err = !line || json_dumpf(line, stdout, JSON_COMPACT);
+
+		json_decref(line);
+		putchar('\n');
+		return err || fflush(stdout) ? fail(-EIO, "write the result") : 0;
+	}
+	printf("version %u (%s): %lu process%s, %s pages (%s zero), %s written, pause %.2f ms, total %.3f s", r->version,
+	       r->incremental ? "incremental" : "full", r->processes, r->processes == 1 ? "" : "es",
+	       human_count(r->pages, pages), human_count(r->zero_pages, zero),
+	       human_bytes((double)r->bytes_written, bytes), (double)r->pause_ns / 1e6, (double)r->total_ns / 1e9);
+	if (r->incremental)
+		printf(", changes found by %s", r->found_by);
+	putchar('\n');
+	return fflush(stdout) ? fail(-EIO, "write the result") : 0;
+}
+
+/* ---- progress of long ones, on a terminal ---- */
+
+struct ticker {
+	const struct dump_progress *progress;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t stop;
+	bool stopped, running, shown;
+};
+
+static void show_progress(struct ticker *t, uint64_t start)
+{
+	uint64_t done = t->progress->pages_done, todo = t->progress->pages_to_do;
+	double seconds = (double)(now_ns() - start) / 1e9;
+	char bytes[16], rate[16];
+
+	if (seconds < 1 || !todo)
+		return;
+	fprintf(stderr, "\r%lu of %lu pages (%lu %%), %s, %s/s ", done, todo, done * 100 / todo,
+		human_bytes((double)done * (double)sysconf(_SC_PAGESIZE), bytes),
+		human_bytes((double)done * (double)sysconf(_SC_PAGESIZE) / seconds, rate));
+	t->shown = true;
+}
+
+static void *ticker_main(void *arg)
+{
+	struct ticker *t = arg;
+	uint64_t start = now_ns();
+
+	pthread_mutex_lock(&t->lock);
+	while (!t->stopped) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 250000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000;
+		}
+		pthread_cond_timedwait(&t->stop, &t->lock, &until);
+		if (!t->stopped)
+			show_progress(t, start);
+	}
+	pthread_mutex_unlock(&t->lock);
+	return NULL;
+}
+
+static void ticker_start(struct ticker *t, const struct session *s)
+{
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->stop, NULL);
+	t->progress = session_progress(s);
+	t->running = isatty(STDERR_FILENO) && !pthread_create(&t->thread, NULL, ticker_main, t);
+}
+
+static void ticker_end(struct ticker *t)
+{
+	if (!t->running)
+		return;
+	pthread_mutex_lock(&t->lock);
+	t->stopped = true;
+	pthread_cond_signal(&t->stop);
+	pthread_mutex_unlock(&t->lock);
+	pthread_join(t->thread, NULL);
+	if (t->shown)
+		fputs("\r\033[K", stderr);
+}
+
+static int one_version(const struct options *o, struct session *s)
+{
+	struct checkpoint_request request = request_of(o);
+	struct dump_result result;
+	struct ticker ticker = {0};
+	int err;
+
+	ticker_start(&ticker, s);
+	err = session_checkpoint(s, &request, &result);
+	ticker_end(&ticker);
+	return err ? err : print_result(o, &result);
+}
+
+/* ---- own session ---- */
+
+static int open_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* Follow the job until @due_ns. 1: told to end, or the job has ended. */
+static int follow(struct session *s, int signals, uint64_t due_ns)
+{
+	while (session_alive(s)) {
+		struct pollfd fds[2] = {{.fd = signals, .events = POLLIN}, {.fd = session_fd(s), .events = POLLIN}};
+		uint64_t now = now_ns();
+		int64_t left = now >= due_ns ? 0 : (int64_t)((due_ns - now) / 1000000) + 1;
+		int err;
+
+		if (now >= due_ns)
+			return 0;
+		if (poll(fds, 2, left > 1000 ? 1000 : (int)left) < 0 && errno != EINTR)
+			return fail(-errno, "poll");
+		if (fds[0].revents)
+			return 1;
+		err = session_step(s, NULL, false);
+		if (err)
+			return err;
+	}
+	return 1;
+}
+
+static int repeat(const struct options *o, struct session *s, int signals)
+{
+	uint64_t due = now_ns(), every = (uint64_t)(o->every_s * 1e9);
+	int err = 0;
+
+	for (long n = 1; !err; n++) {
+		err = one_version(o, s);
+		if (err || !every || (o->count && n >= o->count))
+			break;
+		while (due <= now_ns())
+			due += every;
+		err = follow(s, signals, due);
+	}
+	return err > 0 ? 0 : err;
+}
+
+static int with_session(const struct options *o, int report_fd)
+{
+	_cleanup_session_ struct session *s = NULL;
+	struct session_config config = {.tracker = o->tracker, .tree = true, .interval_s = 1, .checkpoints = true};
+	_cleanup_fd_ int signals = open_signals();
+	int err = signals < 0 ? fail(-errno, "signalfd") : session_open(&config, o->pids.data, o->pids.n, &s);
+	int null;
+
+	if (!err) {
+		err = control_open(s);
+		if (err == -EACCES)
+			err = o->keep ? refuse(err, "--keep-tracking needs the right to make /run/icp-bpf") : 0;
+	}
+	if (!err)
+		err = repeat(o, s, signals);
+	if (report_fd < 0 || err)
+		return err;
+	/* in the background from here on: whoever started us has his result */
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int i = 0; i <= 2; i++)
+		dup2(null, i);
+	close(null);
+	if (write(report_fd, "", 1) < 0)
+		return -errno;
+	close(report_fd);
+	return follow(s, signals, UINT64_MAX) < 0;
+}
+
+/* --keep-tracking: the session goes on in a process of its own, which tells us when the first version is there. */
+static int in_background(const struct options *o)
+{
+	int ends[2];
+	char byte;
+	pid_t pid;
+
+	if (pipe2(ends, O_CLOEXEC))
+		return cli_failed(fail(-errno, "pipe"));
+	pid = fork();
+	if (pid < 0)
+		return cli_failed(fail(-errno, "fork"));
+	if (!pid) {
+		int err;
+
+		close(ends[0]);
+		setsid();
+		err = with_session(o, ends[1]);
+		_exit(err < 0 ? cli_failed(err) : EXIT_DONE);
+	}
+	close(ends[1]);
+	return read(ends[0], &byte, 1) == 1 ? EXIT_DONE : EXIT_FAILED;
+}
+
+/* A session has the job's trackers: it does the work. -ENOENT: there is none. */
+static int over_socket(const struct options *o)
+{
+	struct checkpoint_request request = request_of(o);
+	struct dump_result result;
+	int err = control_checkpoint(&request, &result);
+
+	return err ? err : print_result(o, &result);
+}
+
+static int stop_tracking(const struct options *o)
+{
+	for (size_t i = 0; i < o->pids.n; i++)
+		if (control_end(o->pids.data[i]))
+			return cli_failed(refuse(-ENOENT, "no session tracks pid %d", o->pids.data[i]));
+	return EXIT_DONE;
+}
+
+static int run_options(const struct options *o)
+{
+	int err;
+
+	if (o->stop)
+		return stop_tracking(o);
+	if (o->every_s <= 0) {
+		err = over_socket(o);
+		if (err != -ENOENT)
+			return err ? cli_failed(err) : EXIT_DONE;
+		err_clear();
+	}
+	if (o->keep)
+		return in_background(o);
+	err = with_session(o, -1);
+	return err < 0 ? cli_failed(err) : EXIT_DONE;
+}
+
+static int run(int argc, char **argv)
+{
+	struct options o = {0};
+	int status = parse(&o, argc, argv);
+
+	if (!status)
+		status = run_options(&o);
+	vec_free(&o.pids);
+	return status;
+}
+
+const struct verb verb_checkpoint = {
+	.name = "checkpoint",
+	.run = run,
+	.line = "cut a version of a running job",
+	.help = "usage: icp-bpf checkpoint --pid PID --dir DIR [OPTIONS]\n"
+		"\n"
+		"Saves a process with all its descendants as the next version in DIR: the first is full, the next ones hold what\n"
+		"changed. Memory is copied while the job runs; it is frozen only for the last changes. A version is there whole\n"
+		"or not at all. If a session follows the job (icp-bpf trace, --keep-tracking) the changes come from it; otherwise they\n"
+		"are found by comparing hashes with the last version.\n"
+		"\n"
+		"  -p, --pid PID        the process; may be repeated for a job of several trees\n"
+		"      --dir DIR        the repository; made if it is not there\n"
+		"      --every T        go on: a version every 500ms, 10s, 5m; Ctrl-C ends it\n"
+		"      --count N        with --every: end after N versions\n"
+		"      --keep-tracking  leave a session in the background, so that the next checkpoint finds its changes at once\n"
+		"      --stop-tracking  end that session\n"
+		"      --kill           end the job after the commit, for moving it\n"
+		"      --leave-frozen   leave it stopped (SIGSTOP) after the commit\n"
+		"      --label TEXT     a note, shown by icp-bpf list\n"
+		"      --full           save every page\n"
+		"      --compress C     zstd, lz4 or none (the default)\n"
+		"      --tracker NAME   uffd; the best available one by default (see icp-bpf check)\n"
+		"      --paranoid       also scan where events say what was written, and fail if they missed a page\n"
+		"      --json           one JSON object a version, see docs/json.md\n"
+		"\n"
+		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir /var/lib/icp/redis --every 10s\n",
+};

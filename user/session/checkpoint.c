@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+#include "session/checkpoint.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "proc/tasks.h"
+#include "session/internal.h"
+
+#define DEADLINE_MS 5000
+#define DEADLINE_HOLD_MS 3600000 /* --kill, --leave-frozen: the job waits for the commit */
+#define ATTEMPTS 10		 /* a job that forks faster than we attach */
+
+/* The trees of @roots, complete as far as /proc shows it now; all of them are followed afterwards. */
+static int follow_trees(struct session *s, const struct checkpoint_request *r, pid_list *out)
+{
+	out->n = 0;
+	for (size_t i = 0; i < r->n_roots; i++) {
+		_cleanup_(free_pids) pid_list tree = {0};
+		int err = session_add(s, r->roots[i]);
+
+		if (!err)
+			err = tasks_descendants(r->roots[i], &tree);
+		if (err)
+			return err;
+		for (size_t k = 0; k <= tree.n; k++) {
+			pid_t *slot;
+
+			if (k < tree.n && session_add(s, tree.data[k])) {
+				err_clear(); /* a zombie, or ended in this moment: the freeze tells */
+				continue;
+			}
+			slot = vec_push(out);
+			if (!slot)
+				return fail(-ENOMEM, "processes of the job");
+			*slot = k < tree.n ? tree.data[k] : r->roots[i];
+		}
+	}
+	return 0;
+}
+
+static int add_to_dump(struct session *s, struct dump *d, const struct repo *repo, pid_t pid)
+{
+	struct tracked *p = session_find(s, pid);
+	struct dump_source source;
+
+	if (!p || p->ended || p->in_dump)
+		return 0;
+	if (!p->tracker)
+		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", pid);
+	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+		p->since_version = 0;
+	source = (struct dump_source){
+		.target = p->target,
+		.tracker = p->tracker,
+		.since = &p->since,
+		.taken = &p->unsampled,
+		.since_version = p->since_version,
+	};
+	p->in_dump = true;
+	return dump_add(d, &source);
+}
+
+static int add_all(struct session *s, struct dump *d, const struct repo *repo, const pid_list *pids)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < pids->n; i++)
+		err = add_to_dump(s, d, repo, pids->data[i]);
+	return err;
+}
+
+/* Pre-copy and freeze, until no process is in the freeze that was not attached before. */
+static int freeze_known(struct session *s, struct dump *d, const struct repo *repo)
+{
+	_cleanup_(free_pids) pid_list strangers = {0};
+
+	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+		int err = dump_precopy(d);
+
+		if (!err)
+			err = dump_freeze(d, &strangers);
+		if (err != -EAGAIN || !strangers.n)
+			return err;
+		for (size_t i = 0; i < strangers.n; i++)
+			if (session_add(s, strangers.data[i]))
+				err_clear();
+		err = add_all(s, d, repo, &strangers);
+		if (err)
+			return err;
+	}
+	return refuse(-EBUSY, "the job starts new processes faster than they can be attached to");
+}
+
+static int run_phases(struct session *s, struct dump *d, const struct repo *repo, const struct checkpoint_request *r,
+		      struct dump_result *out)
+{
+	int err = freeze_known(s, d, repo);
+
+	if (!err)
+		err = dump_collect(d);
+	if (!err)
+		err = dump_release(d, r->how);
+	if (!err)
+		err = dump_write(d);
+	return err ? err : dump_commit(d, out);
+}
+
+static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, struct dump **out)
+{
+	struct dump_config config = {
+		.repo = repo,
+		.warden = s->warden,
+		.events = s->events,
+		.batch = &s->batch,
+		.roots = r->roots,
+		.n_roots = r->n_roots,
+		.full = r->full,
+		.no_restart = r->no_restart,
+		.paranoid = r->paranoid,
+		.codec = r->codec,
+		.label = r->label,
+		.progress = &s->progress,
+		.deadline_ms = r->deadline_ms ? r->deadline_ms : r->how == DUMP_THAW ? DEADLINE_MS : DEADLINE_HOLD_MS,
+	};
+	int err = repo_latest(repo, &config.parent);
+
+	return err ? err : dump_open(&config, out);
+}
+
+/* What every process has written since is known from here on, relative to the new version. */
+static void rebase(struct session *s, const struct repo *repo, uint32_t version)
+{
+	memcpy(s->base_repo, repo->record.id, sizeof(s->base_repo));
+	vec_each(p, &s->processes)
+	{
+		(*p)->since_version = (*p)->in_dump ? version : 0;
+		if (!(*p)->in_dump)
+			dirty_clear(&(*p)->since);
+	}
+}
+
+static int try_checkpoint(struct session *s, const struct checkpoint_request *r, struct repo *repo,
+			  struct dump_result *out)
+{
+	_cleanup_(free_pids) pid_list pids = {0};
+	_cleanup_dump_ struct dump *d = NULL;
+	int err, end;
+
+	vec_each(p, &s->processes) (*p)->in_dump = false;
+	err = follow_trees(s, r, &pids);
+	if (!err)
+		err = open_dump(s, r, repo, &d);
+	if (!err)
+		err = add_all(s, d, repo, &pids);
+	if (!err)
+		err = run_phases(s, d, repo, r, out);
+	if (err && err != -EIO)
+		return err;
+	if (out->version)
+		rebase(s, repo, out->version);
+	end = err ? 0 : dump_end_job(d, r->how);
+	return err ? err : end;
+}
+
+int session_checkpoint(struct session *s, const struct checkpoint_request *r, struct dump_result *out)
+{
+	_cleanup_repo_ struct repo *repo = NULL;
+	int err = repo_open(r->dir, REPO_CREATE, &repo);
+
+	if (err)
+		return err;
+	for (int attempt = 0; attempt < 3; attempt++) {
+		memset(out, 0, sizeof(*out));
+		s->progress.pages_done = s->progress.pages_to_do = 0;
+		err = session_catch_up(s);
+		if (!err)
+			err = try_checkpoint(s, r, repo, out);
+		if (err != -EAGAIN)
+			break;
+	}
+	return err ? wrap(err, "checkpoint") : 0;
+}
+
+const struct dump_progress *session_progress(const struct session *s)
+{
+	return &s->progress;
+}

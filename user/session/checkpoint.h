@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Checkpoints of a session's job, by the session itself or for a client that asks over its control socket. */
+#ifndef ICP_SESSION_CHECKPOINT_H
+#define ICP_SESSION_CHECKPOINT_H
+
+#include "dump/dump.h"
+#include "session/session.h"
+
+struct checkpoint_request {
+	const char *dir;	/* of the repository; made if it is not there. Absolute when sent to a session */
+	const char *label;	/* may be NULL */
+	bool full, no_restart, paranoid;
+	enum icp_codec codec;
+	enum dump_release_how how;
+	unsigned deadline_ms;	/* the longest pause; 0: 5 s */
+	const pid_t *roots;	/* the trees to save; each must be a process of the session */
+	size_t n_roots;
+};
+
+/*
+ * Cut one version of the trees @roots. Children that the session doesn't follow yet are attached first. On failure there is no
+ * version, and what was dirty belongs to the next one.
+ */
+int session_checkpoint(struct session *s, const struct checkpoint_request *request, struct dump_result *out) _must_use_;
+
+/* Of the checkpoint that is being cut; may be read from another thread while the session lives. */
+const struct dump_progress *session_progress(const struct session *s);
+
+/* ---- over a session's control socket (/run/icp-bpf/SESSION.sock) ---- */
+
+/* Listen; -EACCES (bare) where the user may not. Requests are served by session_step(). */
+int control_open(struct session *s) _must_use_;
+
+/*
+ * Ask the session that follows all of request->roots, if there is one: -ENOENT (bare) otherwise. Its failure is passed on
+ * with its message.
+ */
+int control_checkpoint(const struct checkpoint_request *request, struct dump_result *out) _must_use_;
+/* Tell the session that follows @pid to end; -ENOENT (bare): there is none. */
+int control_end(pid_t pid) _must_use_;
+
+#endif

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The control socket of a session: /run/icp-bpf/PID.sock, mode 0600 in a directory of mode 0700. One JSON object a line, one request
+ * a connection. Only root and the session's own user are heard.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "session/checkpoint.h"
+#include "session/internal.h"
+#include "session/result.h"
+
+#define RUN_DIR "/run/icp-bpf"
+#define REQUEST_MAX 65536
+#define REQUEST_SECONDS 2
+
+struct control {
+	int fd;
+	struct sockaddr_un addr;
+};
+
+static struct sockaddr_un address_of(const char *name)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), RUN_DIR "/%s", name);
+	return addr;
+}
+
+/* Connected, or -1; a socket that nobody listens on any more is removed. */
+static int connect_to(const char *name)
+{
+	struct sockaddr_un addr = address_of(name);
+	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		return take_fd(&fd);
+	if (errno == ECONNREFUSED)
+		unlink(addr.sun_path);
+	return -1;
+}
+
+int control_open(struct session *s)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	struct control *c;
+	char name[32];
+
+	if (mkdir(RUN_DIR, 0700) && errno != EEXIST)
+		return -errno;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return fail(-ENOMEM, "control socket");
+	snprintf(name, sizeof(name), "%d.sock", getpid());
+	c->addr = address_of(name);
+	unlink(c->addr.sun_path); /* our own pid: a session of that pid is dead */
+	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	event.data.fd = c->fd;
+	if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&c->addr, sizeof(c->addr)) || chmod(c->addr.sun_path, 0600) ||
+	    listen(c->fd, 16) || epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &event)) {
+		int err = -errno;
+
+		cleanup_fd(&c->fd);
+		free(c);
+		return err == -EACCES || err == -EPERM ? -EACCES : fail(err, "listen on " RUN_DIR "/%s", name);
+	}
+	s->control = c;
+	return 0;
+}
+
+void control_close(struct session *s)
+{
+	if (!s->control)
+		return;
+	unlink(s->control->addr.sun_path);
+	cleanup_fd(&s->control->fd);
+	free(s->control);
+	s->control = NULL;
+}
+
+/* ---- one line of JSON each way ---- */
+
+static int send_json(int fd, json_t *object)
+{
+	_cleanup_free_ char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+	size_t len;
+
+	json_decref(object);
+	if (!text)
+		return -ENOMEM;
+	len = strlen(text);
+	text[len] = '\n'; /* in place of the NUL */
+	for (size_t at = 0; at <= len;) {
+		ssize_t put = send(fd, text + at, len + 1 - at, MSG_NOSIGNAL);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		at += (size_t)put;
+	}
+	return 0;
+}
+
+static json_t *receive_json(int fd)
+{
+	_cleanup_free_ char *text = malloc(REQUEST_MAX);
+	size_t used = 0;
+
+	while (text && used < REQUEST_MAX) {
+		ssize_t got = recv(fd, text + used, REQUEST_MAX - used, 0);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return NULL;
+		used += (size_t)got;
+		if (text[used - 1] == '\n')
+			return json_loadb(text, used, 0, NULL);
+	}
+	return NULL;
+}
+
+static json_t *failure(int err)
+{
+	return json_pack("{s:b, s:i, s:s}", "ok", 0, "errno", -err, "error", err_text(err));
+}
+
+static json_t *pids_json(const struct session *s)
+{
+	json_t *list = json_array();
+
+	vec_each(p, &s->processes)
+	{
+		if (!(*p)->ended)
+			json_array_append_new(list, json_integer((*p)->target->pid));
+	}
+	return list;
+}
+
+static json_t *do_checkpoint(struct session *s, json_t *request)
+{
+	struct checkpoint_request r = {0};
+	struct dump_result result;
+	int full, no_restart, paranoid, codec, how, deadline, err;
+	json_t *roots, *each;
+	pid_t pids[256];
+	size_t i;
+
+	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "dir", &r.dir, "label", &r.label, "full",
+			&full, "no_restart", &no_restart, "paranoid", &paranoid, "codec", &codec, "how", &how,
+			"deadline_ms", &deadline, "roots", &roots) ||
+	    r.dir[0] != '/' || json_array_size(roots) > 256)
+		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
+	r.full = full;
+	r.no_restart = no_restart;
+	r.paranoid = paranoid;
+	r.codec = (enum icp_codec)codec;
+	r.how = (enum dump_release_how)how;
+	r.deadline_ms = (unsigned)deadline;
+	json_array_foreach(roots, i, each) pids[i] = (pid_t)json_integer_value(each);
+	r.roots = pids;
+	r.n_roots = json_array_size(roots);
+	err = session_checkpoint(s, &r, &result);
+	return err ? failure(err) : json_pack("{s:b, s:o}", "ok", 1, "result", result_to_json(&result));
+}
+
+static json_t *answer(struct session *s, json_t *request)
+{
+	const char *op = json_string_value(json_object_get(request, "op"));
+
+	if (op && !strcmp(op, "pids"))
+		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids", pids_json(s));
+	if (op && !strcmp(op, "checkpoint"))
+		return do_checkpoint(s, request);
+	if (op && !strcmp(op, "end")) {
+		s->end_asked = true;
+		return json_pack("{s:b}", "ok", 1);
+	}
+	return failure(refuse(-EINVAL, "no such request"));
+}
+
+static bool trusted(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (!peer.uid || peer.uid == geteuid());
+}
+
+int control_serve(struct session *s)
+{
+	struct timeval limit = {.tv_sec = REQUEST_SECONDS};
+
+	while (s->control) {
+		_cleanup_fd_ int fd = accept4(s->control->fd, NULL, NULL, SOCK_CLOEXEC);
+		json_t *request;
+
+		if (fd < 0)
+			return 0;
+		if (!trusted(fd))
+			continue;
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+		request = receive_json(fd);
+		ignore_failure(send_json(fd, answer(s, request)));
+		err_clear();
+		json_decref(request);
+	}
+	return 0;
+}
+
+/* ---- the other side ---- */
+
+static json_t *ask(const char *name, json_t *request)
+{
+	_cleanup_fd_ int fd = connect_to(name);
+
+	if (fd < 0) {
+		json_decref(request);
+		return NULL;
+	}
+	return send_json(fd, request) ? NULL : receive_json(fd);
+}
+
+static bool follows(json_t *answer, pid_t pid)
+{
+	json_t *each;
+	size_t i;
+
+	json_array_foreach(json_object_get(answer, "pids"), i, each)
+	{
+		if (json_integer_value(each) == pid)
+			return true;
+	}
+	return false;
+}
+
+/* The socket of the session that follows one of @pids (it takes the others in). */
+static int find_session(const pid_t *pids, size_t n, char name[64])
+{
+	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
+
+	for (struct dirent *entry; dir && (entry = readdir(dir));) {
+		size_t len = strlen(entry->d_name);
+		json_t *pids_of;
+		bool found = false;
+
+		if (len < 6 || len > 60 || strcmp(entry->d_name + len - 5, ".sock"))
+			continue;
+		pids_of = ask(entry->d_name, json_pack("{s:s}", "op", "pids"));
+		for (size_t i = 0; i < n; i++)
+			found |= pids_of && follows(pids_of, pids[i]);
+		json_decref(pids_of);
+		if (found) {
+			snprintf(name, 64, "%s", entry->d_name);
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+int control_checkpoint(const struct checkpoint_request *r, struct dump_result *out)
+{
+	json_t *roots, *answer_json;
+	char name[64];
+	int err = find_session(r->roots, r->n_roots, name);
+
+	if (err)
+		return err;
+	roots = json_array();
+	for (size_t i = 0; i < r->n_roots; i++)
+		json_array_append_new(roots, json_integer(r->roots[i]));
+	answer_json = ask(name, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "op", "checkpoint", "dir",
+					  r->dir, "label", r->label ? r->label : "", "full", r->full, "no_restart",
+					  r->no_restart, "paranoid", r->paranoid, "codec", (int)r->codec, "how",
+					  (int)r->how, "deadline_ms", (int)r->deadline_ms, "roots", roots));
+	if (!answer_json)
+		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended", (int)strcspn(name, "."), name);
+	if (json_is_true(json_object_get(answer_json, "ok"))) {
+		err = result_from_json(json_object_get(answer_json, "result"), out);
+	} else {
+		const char *text = json_string_value(json_object_get(answer_json, "error"));
+		int code = (int)json_integer_value(json_object_get(answer_json, "errno"));
+
+		err = refuse(code > 0 ? -code : -EPROTO, "%s", text ? text : "the session's answer makes no sense");
+	}
+	json_decref(answer_json);
+	return err;
+}
+
+int control_end(pid_t pid)
+{
+	char name[64];
+	int err = find_session(&pid, 1, name);
+
+	if (err)
+		return err;
+	json_decref(ask(name, json_pack("{s:s}", "op", "end")));
+	return 0;
+}
