@@ -29,12 +29,14 @@ SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
-SRC_state  := stub_tmp
+STATE_PROTO:= ids
+SRC_state  := stub_tmp $(addsuffix .pb-c,$(STATE_PROTO))
 SRC_dump   := collect copy describe dump finish populated route stream
+SRC_export := core pieces files memory notes output
 SRC_session:= checkpoint control result session session_events segments sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_checkpoint cmd_trace main
-DIRS       := base proc inject track image state dump session obs cli
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_export cmd_trace main
+DIRS       := base proc inject track image state dump export session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
@@ -91,7 +93,20 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
-$(OBJ): | $(PROTO_H)
+# --- and so is that of each kind of state ----------------------------------------------------------------------------
+STATE_PROTO_H := $(patsubst %,$(B)/state/%.pb-c.h,$(STATE_PROTO))
+
+$(B)/state/%.pb-c.h $(B)/state/%.pb-c.c &: user/state/%.proto
+	$(call say,PROTOC,$<)
+	@mkdir -p $(@D)
+	$(Q)protoc-c --proto_path=$(<D) --c_out=$(@D) $<
+
+$(B)/user/state/%.pb-c.o: $(B)/state/%.pb-c.c | $(STATE_PROTO_H)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(OBJ): | $(PROTO_H) $(STATE_PROTO_H)
 $(B)/user/image/hash.o: CFLAGS += -O3
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------

@@ -19,7 +19,7 @@ struct verb {
 	const char *help;		   /* usage, options, an example */
 };
 
-extern const struct verb verb_check, verb_trace, verb_checkpoint;
+extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_export;
 
 /* Print the message of a failure once and give the exit status for it. */
 int cli_failed(int err);

@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 
-static const struct verb *const verbs[] = {&verb_check, &verb_trace, &verb_checkpoint};
+static const struct verb *const verbs[] = {&verb_check, &verb_trace, &verb_checkpoint, &verb_export};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 

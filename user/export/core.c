@@ -32,7 +32,8 @@ static int list_processes(const Icp__Manifest *m)
 	size_t at = 0;
 
 	for (size_t i = 0; i < m->n_processes && at < sizeof(text) - 24; i++)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u", i ? ", " : "", m->processes[i]->pid);
+		at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u", i ? ", " : "",
+				       m->processes[i]->pid);
 	return refuse(-EINVAL, "which process? version %u has %s%s", m->version, text,
 		      at >= sizeof(text) - 24 ? "..." : "");
 }
@@ -53,15 +54,17 @@ static int choose(struct core *c)
 		}
 	}
 	if (!c->config->pid && n != 1)
-		return n ? list_processes(c->manifest) :
-			   refuse(-ENOENT, "version %u has no process with memory", c->config->version);
+		return n ? list_processes(c->manifest)
+			 : refuse(-ENOENT, "version %u has no process with memory",
+				  c->config->version);
 	if (!c->config->pid)
 		c->process = only;
 	if (!c->process)
-		return refuse(-ENOENT, "version %u has no process %u", c->config->version, c->config->pid);
+		return refuse(-ENOENT, "version %u has no process %u", c->config->version,
+			      c->config->pid);
 	if (c->process->no_memory)
-		return refuse(-ENOENT, "process %u had ended (a zombie) in version %u", c->config->pid,
-			      c->config->version);
+		return refuse(-ENOENT, "process %u had ended (a zombie) in version %u",
+			      c->config->pid, c->config->version);
 	c->result->pid = c->process->pid;
 	return 0;
 }
@@ -76,8 +79,7 @@ static int place(struct core *c)
 		at += sizeof(Elf64_Shdr);
 	c->notes_offset = at;
 	at = align_up(at + c->notes.n, c->manifest->page_size);
-	vec_each(p, &c->pieces)
-	{
+	vec_each (p, &c->pieces) {
 		p->offset = at;
 		if (!p->stored)
 			continue;
@@ -91,7 +93,10 @@ static int place(struct core *c)
 
 static int put_phdrs(struct core *c, Elf *elf)
 {
-	GElf_Phdr note = {.p_type = PT_NOTE, .p_offset = c->notes_offset, .p_filesz = c->notes.n, .p_align = 4};
+	GElf_Phdr note = {.p_type = PT_NOTE,
+			  .p_offset = c->notes_offset,
+			  .p_filesz = c->notes.n,
+			  .p_align = 4};
 
 	if (!gelf_update_phdr(elf, 0, &note))
 		return elf_failed("program header");
@@ -104,7 +109,8 @@ static int put_phdrs(struct core *c, Elf *elf)
 				.p_memsz = p->size,
 				.p_align = c->manifest->page_size};
 
-		ph.p_flags = (p->vma->prot & PROT_READ ? PF_R : 0) | (p->vma->prot & PROT_WRITE ? PF_W : 0) |
+		ph.p_flags = (p->vma->prot & PROT_READ ? PF_R : 0) |
+			     (p->vma->prot & PROT_WRITE ? PF_W : 0) |
 			     (p->vma->prot & PROT_EXEC ? PF_X : 0);
 		if (!gelf_update_phdr(elf, (int)i + 1, &ph))
 			return elf_failed("program header");
@@ -160,7 +166,8 @@ static int write_core(struct core *c)
 
 	if (!err && ftruncate(c->fd, (off_t)c->result->size))
 		err = fail(-errno, "write %s", c->config->path);
-	if (!err && pwrite(c->fd, c->notes.data, c->notes.n, (off_t)c->notes_offset) != (ssize_t)c->notes.n)
+	if (!err && pwrite(c->fd, c->notes.data, c->notes.n, (off_t)c->notes_offset) !=
+			    (ssize_t)c->notes.n)
 		err = fail(-errno, "write %s", c->config->path);
 	return err ? err : core_write_memory(c);
 }
@@ -185,7 +192,8 @@ static int export_process(struct core *c)
 	if (!err)
 		err = write_core(c);
 	if (err)
-		return wrap(err, "export process %u of version %u", c->process->pid, c->config->version);
+		return wrap(err, "export process %u of version %u", c->process->pid,
+			    c->config->version);
 	return output_publish(&output);
 }
 
@@ -211,8 +219,7 @@ int core_export(struct repo *r, const struct core_config *config, struct core_re
 
 void core_result_free(struct core_result *r)
 {
-	vec_each(name, &r->changed)
-	{
+	vec_each (name, &r->changed) {
 		free(*name);
 	}
 	vec_free(&r->changed);

@@ -28,7 +28,7 @@ struct core_result {
 	uint64_t image_data; /* bytes from page files */
 	uint64_t file_data;  /* bytes from mapped files */
 	uint64_t size;	     /* of the core; sparse */
-	bool no_auxv;	     /* not in the image: gdb can't place a position-independent program */
+	bool no_auxv; /* not in the image: gdb can't place a position-independent program */
 	struct {
 		char **data;
 		size_t n, cap;
@@ -40,7 +40,8 @@ struct core_result {
  * refused (-EEXIST) without @force. Bounded memory: the control structure and 1 MiB.
  * @out is freed by core_result_free(), also after a failure.
  */
-int core_export(struct repo *r, const struct core_config *config, struct core_result *out) _must_use_;
+int core_export(struct repo *r, const struct core_config *config,
+		struct core_result *out) _must_use_;
 void core_result_free(struct core_result *r);
 #define _cleanup_core_result_ _cleanup_(core_result_free)
 

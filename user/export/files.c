@@ -37,7 +37,8 @@ static bool note_matches(Elf *elf, const GElf_Phdr *ph, const Icp__Vma *v)
 	for (size_t at = 0; data && (at = gelf_getnote(data, at, &note, &name, &desc)) > 0;) {
 		const char *bytes = data->d_buf;
 
-		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 && !memcmp(bytes + name, "GNU", 4))
+		if (note.n_type == NT_GNU_BUILD_ID && note.n_namesz == 4 &&
+		    !memcmp(bytes + name, "GNU", 4))
 			return note.n_descsz == v->build_id.len &&
 			       !memcmp(bytes + desc, v->build_id.data, v->build_id.len);
 	}

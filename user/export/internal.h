@@ -43,7 +43,8 @@ struct core {
 
 /* pieces.c */
 /* The control structure that holds the pages of @v (NULL: none) and the number of its first page. */
-int core_ctl_of(struct core *c, const Icp__Vma *v, struct ctl **ctl, uint64_t *first) _must_use_;
+int core_ctl_of(struct core *c, const Icp__Vma *v, struct ctl **ctl,
+		uint64_t *first) _must_use_;
 int core_plan(struct core *c) _must_use_;
 
 /* files.c */

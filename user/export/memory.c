@@ -18,7 +18,8 @@ static int put(struct core *c, const void *data, uint64_t len, uint64_t at)
 }
 
 /* [at, end) of the piece, in bytes from its mapping's start, from the mapped file. What lies behind the file's end is zero. */
-static int put_file(struct core *c, const struct piece *p, int file, uint64_t at, uint64_t end, uint8_t *buf)
+static int put_file(struct core *c, const struct piece *p, int file, uint64_t at, uint64_t end,
+		    uint8_t *buf)
 {
 	uint64_t base = p->vma->offset + (p->start - p->vma->start);
 
@@ -40,8 +41,8 @@ static int put_file(struct core *c, const struct piece *p, int file, uint64_t at
 	return 0;
 }
 
-static int put_run(struct core *c, const struct piece *p, const struct ctl *ctl, const struct ctl_run *run, uint64_t first,
-		   uint8_t *buf)
+static int put_run(struct core *c, const struct piece *p, const struct ctl *ctl,
+		   const struct ctl_run *run, uint64_t first, uint8_t *buf)
 {
 	uint64_t page_size = c->manifest->page_size;
 	int err;
@@ -50,7 +51,8 @@ static int put_run(struct core *c, const struct piece *p, const struct ctl *ctl,
 		return 0;
 	err = reader_pages(c->reader, ctl, run->page, run->n, buf);
 	if (!err)
-		err = put(c, buf, run->n * page_size, p->offset + (run->page - first) * page_size);
+		err = put(c, buf, run->n * page_size,
+			  p->offset + (run->page - first) * page_size);
 	c->result->image_data += run->n * page_size;
 	return err;
 }
@@ -75,14 +77,18 @@ static int put_piece(struct core *c, const struct piece *p, uint8_t *buf)
 	first += (p->start - p->vma->start) / page_size;
 	end = first + p->size / page_size;
 	for (page = first; !err && page < end; page = run.page + run.n) {
-		bool more = ctl && ctl_next_run(ctl, page, end - page < max ? end - page : max, &run) && run.page < end;
+		bool more =
+			ctl &&
+			ctl_next_run(ctl, page, end - page < max ? end - page : max, &run) &&
+			run.page < end;
 
 		if (!more)
 			run = (struct ctl_run){.page = end};
 		if (more && run.page + run.n > end)
 			run.n = end - run.page;
 		if (p->fill)
-			err = put_file(c, p, file, (page - first) * page_size, (run.page - first) * page_size, buf);
+			err = put_file(c, p, file, (page - first) * page_size,
+				       (run.page - first) * page_size, buf);
 		if (!err && more)
 			err = put_run(c, p, ctl, &run, first, buf);
 	}

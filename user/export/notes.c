@@ -45,7 +45,8 @@ static int arch_of(const struct core *c)
 	for (size_t i = 0; i < sizeof(arches) / sizeof(*arches); i++)
 		if (!strcmp(arches[i].name, c->manifest->arch))
 			return (int)i;
-	return refuse(-EOPNOTSUPP, "cores of the architecture '%s' are not supported", c->manifest->arch);
+	return refuse(-EOPNOTSUPP, "cores of the architecture '%s' are not supported",
+		      c->manifest->arch);
 }
 
 int core_machine(const struct core *c, uint16_t *machine)
@@ -69,9 +70,12 @@ static int append(struct core *c, const void *data, size_t len)
 	return 0;
 }
 
-static int add_note(struct core *c, const char *name, uint32_t type, const void *data, size_t len)
+static int add_note(struct core *c, const char *name, uint32_t type, const void *data,
+		    size_t len)
 {
-	Elf64_Nhdr head = {.n_namesz = (uint32_t)strlen(name) + 1, .n_descsz = (uint32_t)len, .n_type = type};
+	Elf64_Nhdr head = {.n_namesz = (uint32_t)strlen(name) + 1,
+			   .n_descsz = (uint32_t)len,
+			   .n_type = type};
 	int err = append(c, &head, sizeof(head));
 
 	if (!err)
@@ -92,10 +96,11 @@ static int add_prstatus(struct core *c, const Icp__Thread *t)
 	uint8_t note[sizeof(struct prstatus_head) + 512] = {0};
 	const Icp__RegSet *set = find_set(t, NT_PRSTATUS);
 	const Icp__Process *p = c->process;
-	struct prstatus_head head = {.pid = (int32_t)t->tid, /* the thread: bfd and gdb go by it */
-				     .ppid = (int32_t)p->ppid,
-				     .pgrp = (int32_t)p->pgid,
-				     .sid = (int32_t)p->sid};
+	struct prstatus_head head = {
+		.pid = (int32_t)t->tid, /* the thread: bfd and gdb go by it */
+		.ppid = (int32_t)p->ppid,
+		.pgrp = (int32_t)p->pgid,
+		.sid = (int32_t)p->sid};
 	int arch = arch_of(c), fpvalid = find_set(t, NT_PRFPREG) != NULL;
 	size_t regs;
 
@@ -103,7 +108,8 @@ static int add_prstatus(struct core *c, const Icp__Thread *t)
 		return arch;
 	regs = arches[arch].regs;
 	if (!set || set->data.len != regs)
-		return refuse(-EBADMSG, "thread %u has no registers of %s in the image", t->tid, arches[arch].name);
+		return refuse(-EBADMSG, "thread %u has no registers of %s in the image", t->tid,
+			      arches[arch].name);
 	memcpy(note, &head, sizeof(head));
 	memcpy(note + sizeof(head), set->data.data, regs);
 	memcpy(note + sizeof(head) + regs, &fpvalid, sizeof(fpvalid));
@@ -120,7 +126,8 @@ static int add_prpsinfo(struct core *c)
 				.ppid = (int32_t)p->ppid,
 				.pgrp = (int32_t)p->pgid,
 				.sid = (int32_t)p->sid};
-	size_t len = p->cmdline.len < sizeof(info.args) - 1 ? p->cmdline.len : sizeof(info.args) - 1;
+	size_t len =
+		p->cmdline.len < sizeof(info.args) - 1 ? p->cmdline.len : sizeof(info.args) - 1;
 
 	info.state = info.sname == 'T' ? 3 : 1;
 	strncpy(info.fname, p->comm, sizeof(info.fname) - 1);
@@ -142,7 +149,8 @@ static const Icp__StateBlob *find_blob(const Icp__Process *p, const char *kind)
 static int add_auxv(struct core *c)
 {
 	const Icp__StateBlob *blob = find_blob(c->process, "ids");
-	Icp__ProcessState *state = blob ? icp__process_state__unpack(NULL, blob->data.len, blob->data.data) : NULL;
+	Icp__ProcessState *state =
+		blob ? icp__process_state__unpack(NULL, blob->data.len, blob->data.data) : NULL;
 	int err = 0;
 
 	if (blob && !state)
@@ -176,7 +184,9 @@ static int add_files(struct core *c)
 	for (size_t i = 0; !err && i < c->process->n_vmas; i++) {
 		const Icp__Vma *v = c->process->vmas[i];
 		/* a name that gdb can't open, lest it shows the bytes of another file */
-		const char *tail = v->deleted ? " (deleted)" : c->file_same[i] ? "" : " (changed)";
+		const char *tail = v->deleted	     ? " (deleted)"
+				   : c->file_same[i] ? ""
+						     : " (changed)";
 
 		if (!in_file(c, i))
 			continue;
@@ -228,8 +238,8 @@ static int add_thread(struct core *c, size_t i)
 		const Icp__RegSet *set = t->regs[k];
 
 		if (set->type != NT_PRSTATUS)
-			err = add_note(c, set->type == NT_PRFPREG ? "CORE" : "LINUX", set->type, set->data.data,
-				       set->data.len);
+			err = add_note(c, set->type == NT_PRFPREG ? "CORE" : "LINUX", set->type,
+				       set->data.data, set->data.len);
 	}
 	return err;
 }

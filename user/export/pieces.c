@@ -33,8 +33,9 @@ int core_ctl_of(struct core *c, const Icp__Vma *v, struct ctl **ctl, uint64_t *f
 	*ctl = NULL;
 	*first = v->offset / page_size;
 	if (v->offset % page_size || *first > CTL_PAGES_MAX - (v->end - v->start) / page_size)
-		return refuse(-EBADMSG, "mapping %#lx of segment %u has the impossible offset %#lx", v->start, v->shmid,
-			      v->offset);
+		return refuse(-EBADMSG,
+			      "mapping %#lx of segment %u has the impossible offset %#lx",
+			      v->start, v->shmid, v->offset);
 	if (!manifest_file(c->manifest, ICP_FILE_CTL, stream))
 		return 0;
 	if (!c->shm || c->shmid != v->shmid) {
@@ -62,12 +63,15 @@ enum background core_background(const struct core *c, const Icp__Vma *v, bool ha
 	case VMA_FILE_PRIVATE:
 		return BACK_FILE;
 	case VMA_FILE_SHARED:
-		return has_entries || v->deleted || begins(v->path, "/dev/zero") || begins(v->path, "/memfd:") ||
-				       begins(v->path, "/dev/shm/") ?
-			       BACK_ZERO :
-			       BACK_FILE;
+		return has_entries || v->deleted || begins(v->path, "/dev/zero") ||
+				       begins(v->path, "/memfd:") ||
+				       begins(v->path, "/dev/shm/")
+			       ? BACK_ZERO
+			       : BACK_FILE;
 	case VMA_SHM:
-		return manifest_file(c->manifest, ICP_FILE_CTL, ICP_STREAM_SHM | v->shmid) ? BACK_ZERO : BACK_UNKNOWN;
+		return manifest_file(c->manifest, ICP_FILE_CTL, ICP_STREAM_SHM | v->shmid)
+			       ? BACK_ZERO
+			       : BACK_UNKNOWN;
 	default:
 		return BACK_UNKNOWN;
 	}
@@ -96,7 +100,11 @@ static int add(struct plan *p, uint64_t start, uint64_t end, bool stored)
 	last = vec_push(&p->c->pieces);
 	if (!last)
 		return fail(-ENOMEM, "lay out the core");
-	*last = (struct piece){.vma = p->v, .start = start, .size = end - start, .stored = stored, .fill = fill};
+	*last = (struct piece){.vma = p->v,
+			       .start = start,
+			       .size = end - start,
+			       .stored = stored,
+			       .fill = fill};
 	return 0;
 }
 
@@ -107,7 +115,8 @@ static int add_gap(struct plan *p, uint64_t start, uint64_t end, bool between)
 	int err = 0;
 
 	if (p->back == BACK_ZERO)
-		return add(p, start, end, end - start <= HOLE_MAX && (between || p->v->prot != PROT_NONE));
+		return add(p, start, end,
+			   end - start <= HOLE_MAX && (between || p->v->prot != PROT_NONE));
 	if (p->back == BACK_FILE && p->same && between && end - start <= FILL_MAX)
 		return add(p, start, end, true);
 	if (p->elf && start == p->v->start && start < end) {
@@ -122,7 +131,8 @@ static bool is_elf(const Icp__Vma *v)
 	_cleanup_fd_ int fd = mapped_file_open(v);
 	char magic[SELFMAG];
 
-	return fd >= 0 && pread(fd, magic, SELFMAG, 0) == SELFMAG && !memcmp(magic, ELFMAG, SELFMAG);
+	return fd >= 0 && pread(fd, magic, SELFMAG, 0) == SELFMAG &&
+	       !memcmp(magic, ELFMAG, SELFMAG);
 }
 
 static int note_changed(struct core *c, const Icp__Vma *v)
@@ -152,7 +162,8 @@ static int look_at_file(struct plan *p, size_t i)
 
 		if (other->inode == p->v->inode && other->dev_major == p->v->dev_major &&
 		    other->dev_minor == p->v->dev_minor && !strcmp(other->path, p->v->path) &&
-		    other->deleted == p->v->deleted && core_background(c, other, false) == BACK_FILE) {
+		    other->deleted == p->v->deleted &&
+		    core_background(c, other, false) == BACK_FILE) {
 			p->same = same[i] = same[k];
 			return 0;
 		}
@@ -178,7 +189,8 @@ static int cut(struct core *c, size_t i)
 	p.back = core_background(c, p.v, has_entries);
 	err = look_at_file(&p, i);
 	p.elf = p.same && !p.v->offset && is_elf(p.v);
-	while (!err && has_entries && page < end && ctl_next_run(ctl, page, end - page, &run) && run.page < end) {
+	while (!err && has_entries && page < end && ctl_next_run(ctl, page, end - page, &run) &&
+	       run.page < end) {
 		uint64_t start = p.v->start + (run.page - first) * page_size, stop;
 
 		page = run.page + run.n < end ? run.page + run.n : end;
@@ -190,8 +202,10 @@ static int cut(struct core *c, size_t i)
 	}
 	if (!err && at < p.v->end)
 		err = add_gap(&p, at, p.v->end, false);
-	if (!err && core_vdso(c, p.v) && c->pieces.n && c->pieces.data[c->pieces.n - 1].vma == p.v && !has_entries)
-		c->pieces.data[c->pieces.n - 1].vdso = c->pieces.data[c->pieces.n - 1].stored = true;
+	if (!err && core_vdso(c, p.v) && c->pieces.n &&
+	    c->pieces.data[c->pieces.n - 1].vma == p.v && !has_entries)
+		c->pieces.data[c->pieces.n - 1].vdso = c->pieces.data[c->pieces.n - 1].stored =
+			true;
 	return err;
 }
 
@@ -204,8 +218,7 @@ int core_plan(struct core *c)
 		return fail(-ENOMEM, "lay out the core");
 	for (size_t i = 0; !err && i < c->process->n_vmas; i++)
 		err = cut(c, i);
-	vec_each(p, &c->pieces)
-	{
+	vec_each (p, &c->pieces) {
 		c->result->memory += p->size;
 	}
 	c->result->segments = c->pieces.n;
