@@ -235,6 +235,7 @@ static int run_trace(struct trace *t)
 		.tree = t->o.tree,
 		.interval_s = t->o.interval_s,
 		.top = (size_t)t->o.top,
+		.segment_events = t->o.events || t->o.json, /* the other view shows none */
 	};
 	int err = open_view(t);
 
@@ -295,6 +296,7 @@ const struct verb verb_trace = {
 		"      --events        print each write access (the first to a page in an interval) and each System V segment\n"
 		"                      event as they come, instead of samples\n"
 		"      --json          JSON Lines, see docs/json.md\n"
+		"                      (segment events, so --events and --json, cost every system call here about 0.1 us)\n"
 		"      --tracker NAME  uffd; the best available one by default (see icp-bpf check)\n"
 		"\n"
 		"example: icp-bpf trace --pid $(pidof redis-server) --interval 1s --duration 10s\n",

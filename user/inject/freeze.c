@@ -18,6 +18,7 @@
 #define MS 1000000ull
 #define SOON_MS 50	/* an attach waits that long for all threads */
 #define PATIENCE_MS 100 /* and that long for at least one; a freeze for all */
+#define BUSY_MS 2000	/* ... of which one only waits for a processor */
 #define ATTEMPTS 5
 
 /* Sleep until a tracee reports something (SIGCHLD is blocked, so none is missed) or @until. */
@@ -472,15 +473,30 @@ static int freeze_once(struct freeze *f, const pid_t *pids, size_t n, bool follo
 	return 0;
 }
 
+static bool is_runnable(const struct tracee *t)
+{
+	unsigned flags;
+	char state;
+
+	return task_stat(t->pid, t->tid, &state, &flags) && state == 'R';
+}
+
+/* Does one of those that come only wait for a processor? */
+static bool any_runnable(struct freeze *f)
+{
+	vec_each (t, &f->threads)
+		if (t->state == TRACEE_COMING && is_runnable(t))
+			return true;
+	return false;
+}
+
 /* Who is it that does not stop? */
 static int blame(struct freeze *f)
 {
 	vec_each (t, &f->threads)
 		if (t->state == TRACEE_COMING)
-			return refuse(-EBUSY,
-				      "thread %d of process %d does not stop: it is in "
-				      "uninterruptible sleep",
-				      t->tid, t->pid);
+			return refuse(-EBUSY, "thread %d of process %d does not stop: %s", t->tid, t->pid,
+				      is_runnable(t) ? "it gets no processor" : "it is in uninterruptible sleep");
 	return refuse(-EBUSY, "new threads come faster than they can be stopped");
 }
 
@@ -511,6 +527,9 @@ int freeze_most(struct freeze *f, pid_t pid)
 		err = stop_level(f, 0, begin + SOON_MS * MS);
 	if (err == -EAGAIN && f->coming == f->threads.n)
 		settle(f, begin + PATIENCE_MS * MS);
+	/* Nobody is held yet, so on a machine that is merely busy there is time. */
+	while (err == -EAGAIN && f->coming == f->threads.n && now_ns() < begin + BUSY_MS * MS && any_runnable(f))
+		settle(f, now_ns() + 10 * MS);
 	if (!err || err == -EAGAIN) {
 		vec_each (t, &f->threads)
 			if (t->state == TRACEE_STOPPED)

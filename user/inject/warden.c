@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -121,6 +122,9 @@ static void become_warden(int sock, int pidfd, pid_t owner)
 	close_range(5, ~0u, 0);
 	setsid();
 	prctl(PR_SET_NAME, "icp-warden");
+	/* On a busy machine what it has stopped would wait with it. Needs CAP_SYS_NICE. */
+	if (setpriority(PRIO_PROCESS, 0, -20))
+		errno = 0;
 	signal(SIGCHLD, SIG_DFL); /* if it were ignored the tracees' statuses would be lost */
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {

@@ -93,7 +93,7 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 
 static void open_events(struct session *s)
 {
-	int err = events_open(&(struct events_config){0}, &s->events);
+	int err = events_open(&(struct events_config){.no_syscalls = !s->config.segment_events}, &s->events);
 
 	s->info.events = !err;
 	if (err)
@@ -225,6 +225,18 @@ static void reattach(struct session *s, struct tracked *p)
 	}
 }
 
+/* Without system-call events the guard tells when the layout may have changed: that takes the mmap_lock for writing. */
+static void watch_layout(struct session *s, struct tracked *p)
+{
+	struct icp_counters now;
+
+	if (!s->events || s->config.segment_events || events_counters(s->events, p->target->pid, &now) ||
+	    now.write_locks == p->write_locks)
+		return;
+	p->write_locks = now.write_locks;
+	p->maps_stale = true;
+}
+
 static int keep_up(struct session *s, struct tracked *p)
 {
 	int err;
@@ -235,6 +247,7 @@ static int keep_up(struct session *s, struct tracked *p)
 		reattach(s, p);
 	if (p->ended)
 		return 0;
+	watch_layout(s, p);
 	err = tracked_follow(p);
 	if (err == -ESRCH) { /* execve that no event told of, or the end that is about to show */
 		p->reattach = target_alive(p->target);

@@ -48,6 +48,7 @@ struct tracked {
 	uint32_t since_version;
 	bool in_dump;		/* part of the checkpoint that is being cut */
 	struct icp_counters counted; /* at the last sample */
+	uint64_t write_locks;	     /* at the last look at the layout */
 	uint64_t since_ns;	     /* CLOCK_MONOTONIC of the last take */
 	uint64_t tick;
 	struct process_total total;

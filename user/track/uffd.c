@@ -205,11 +205,6 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	uint64_t from = v->start, next = 0;
 	int err = 0;
 
-	if (!t->warned && still_there(t, v)) {
-		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
-		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
-		t->warned = true;
-	}
 	while (!err && out && from < v->end) {
 		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, REGIONS, &next);
 
@@ -248,6 +243,27 @@ static int remember_read_only(struct uffd_tracker *t, const struct vma *v)
 	return 0;
 }
 
+/*
+ * Registering @v failed: is it a kind that can't be, or was it unmapped, and perhaps another one mapped in its place, since
+ * the maps were read? What is there and refuses again and again is of that kind, and worth a note.
+ */
+static int register_again(struct uffd_tracker *t, const struct vma *v)
+{
+	int err = UNTRACKED;
+
+	for (int tries = 0; err == UNTRACKED && tries < 3; tries++) {
+		if (t->warned || !still_there(t, v))
+			return UNTRACKED;
+		err = register_vma(t, v);
+	}
+	if (err == UNTRACKED) {
+		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
+		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
+		t->warned = true;
+	}
+	return err;
+}
+
 /* One VMA from @from on; registers it when it is new. */
 static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, struct dirty *out)
 {
@@ -259,6 +275,8 @@ static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, 
 	if (err != -EPERM)
 		return err;
 	err = register_vma(t, v);
+	if (err == UNTRACKED)
+		err = register_again(t, v);
 	if (err == READ_ONLY)
 		return remember_read_only(t, v);
 	if (err == UNTRACKED || err == -EBUSY)
