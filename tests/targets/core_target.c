@@ -24,7 +24,7 @@ struct node {
 int global_data = 0x1234;
 int global_bss;
 int table[CORE_TABLE];
-static int never_touched[CORE_TABLE];
+int never_touched[CORE_TABLE];
 const char *const constant = "constant in the program";
 struct node *list;
 char *shared_memory, *segment, *huge;
@@ -84,9 +84,11 @@ static void fill(void)
 		snprintf(n->name, sizeof(n->name), "node %d", i);
 		list = n;
 	}
-	shared_memory = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared_memory =
+		mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	strcpy(shared_memory + 8192, "in shared memory");
-	huge = mmap(NULL, 1ul << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	huge = mmap(NULL, 1ul << 40, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	huge[1ul << 39] = 'h';
 }
 

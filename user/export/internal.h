@@ -60,6 +60,11 @@ const void *core_vdso(const struct core *c, const Icp__Vma *v);
 int core_machine(const struct core *c, uint16_t *machine) _must_use_;
 int core_notes(struct core *c) _must_use_;
 
+/* xstate_x86_64.c */
+#define XSTATE_X86_64_MAX 2696
+/* NT_X86_XSTATE in the layout that every gdb understands: its size, or 0 when it is in that already. */
+size_t xstate_x86_64(const void *data, size_t len, uint8_t out[XSTATE_X86_64_MAX]);
+
 /* memory.c */
 int core_write_memory(struct core *c) _must_use_;
 

@@ -219,6 +219,19 @@ static int add_files(struct core *c)
 	return err;
 }
 
+static int add_set(struct core *c, const Icp__RegSet *set)
+{
+	const char *name = set->type == NT_PRFPREG ? "CORE" : "LINUX";
+	uint8_t other[XSTATE_X86_64_MAX];
+	size_t len = set->type == NT_X86_XSTATE
+			     ? xstate_x86_64(set->data.data, set->data.len, other)
+			     : 0;
+
+	if (len)
+		return add_note(c, name, set->type, other, len);
+	return add_note(c, name, set->type, set->data.data, set->data.len);
+}
+
 /* The order of the kernel: readers give what follows a NT_PRSTATUS to that thread. */
 static int add_thread(struct core *c, size_t i)
 {
@@ -234,13 +247,9 @@ static int add_thread(struct core *c, size_t i)
 		err = add_auxv(c);
 	if (!err && !i)
 		err = add_files(c);
-	for (size_t k = 0; !err && k < t->n_regs; k++) {
-		const Icp__RegSet *set = t->regs[k];
-
-		if (set->type != NT_PRSTATUS)
-			err = add_note(c, set->type == NT_PRFPREG ? "CORE" : "LINUX", set->type,
-				       set->data.data, set->data.len);
-	}
+	for (size_t k = 0; !err && k < t->n_regs; k++)
+		if (t->regs[k]->type != NT_PRSTATUS)
+			err = add_set(c, t->regs[k]);
 	return err;
 }
 
