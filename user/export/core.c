@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- *     | ELF header | program headers | section 0 | notes | page-aligned: memory, sparse |
+ *     | ELF header | program headers | sections | notes | page-aligned: memory, sparse |
  *
- * Section 0 is there only for 65535 program headers or more: the number doesn't fit the header then
- * and is in its sh_info (PN_XNUM).
+ * Sections are there only for 65535 program headers or more: the number doesn't fit the header then
+ * and is in the sh_info of section 0 (PN_XNUM); section 1 is the notes.
  */
 #include "export/core.h"
 
@@ -76,7 +76,7 @@ static int place(struct core *c)
 	uint64_t at = sizeof(Elf64_Ehdr) + n * sizeof(Elf64_Phdr);
 
 	if (n >= PN_XNUM)
-		at += sizeof(Elf64_Shdr);
+		at += 2 * sizeof(Elf64_Shdr);
 	c->notes_offset = at;
 	at = align_up(at + c->notes.n, c->manifest->page_size);
 	vec_each (p, &c->pieces) {
@@ -118,6 +118,27 @@ static int put_phdrs(struct core *c, Elf *elf)
 	return 0;
 }
 
+/* libelf makes section 0 only before another one, and cares for its content: let that be the notes. */
+static int put_sections(struct core *c, Elf *elf)
+{
+	Elf_Scn *scn = elf_newscn(elf);
+	Elf_Data *data = scn ? elf_newdata(scn) : NULL;
+	GElf_Shdr sh;
+
+	if (!data || !gelf_getshdr(scn, &sh))
+		return elf_failed("section header");
+	data->d_buf = c->notes.data;
+	data->d_size = c->notes.n;
+	data->d_type = ELF_T_BYTE;
+	data->d_align = 1;
+	data->d_version = EV_CURRENT;
+	sh.sh_type = SHT_NOTE;
+	sh.sh_offset = c->notes_offset;
+	sh.sh_size = c->notes.n;
+	sh.sh_addralign = 4;
+	return gelf_update_shdr(scn, &sh) ? 0 : elf_failed("section header");
+}
+
 static int put_headers(struct core *c, Elf *elf, uint16_t machine)
 {
 	size_t n = c->pieces.n + 1;
@@ -136,9 +157,15 @@ static int put_headers(struct core *c, Elf *elf, uint16_t machine)
 		eh.e_shentsize = sizeof(Elf64_Shdr);
 	}
 	elf_flagelf(elf, ELF_C_SET, ELF_F_LAYOUT);
-	if (!gelf_update_ehdr(elf, &eh) || !gelf_newphdr(elf, n))
+	if (!gelf_update_ehdr(elf, &eh))
 		return elf_failed("ELF header");
-	return put_phdrs(c, elf);
+	if (n >= PN_XNUM) {
+		int err = put_sections(c, elf);
+
+		if (err)
+			return err;
+	}
+	return gelf_newphdr(elf, n) ? put_phdrs(c, elf) : elf_failed("program headers");
 }
 
 static int write_headers(struct core *c)
