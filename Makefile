@@ -24,12 +24,12 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources, explicit ------------------------------------------------------------------------------------------
 SRC_base   := err io log vec
-SRC_proc   := maps pagemap target tasks sysvshm elfsyms symbols
+SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols
 SRC_inject := warden warden_serve freeze syscall arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify
-STATE_PROTO:= ids
-SRC_state  := stub_tmp $(addsuffix .pb-c,$(STATE_PROTO))
+STATE_PROTO:= regs signals ids timers files
+SRC_state  := state calls procfs arch_x86_64 regs signals ids creds timers vmas buildid files fdtable check ipc $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream
 SRC_export := core pieces files memory notes output xstate_x86_64
 SRC_session:= checkpoint control result session session_events segments sites tracked
@@ -39,7 +39,7 @@ DIRS       := base proc inject track image state dump export session obs cli
 BPF        := faults guard life calls
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench export/test_core
+UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd export/test_core
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped checksum faultloop core_target
@@ -48,7 +48,7 @@ symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact export_core
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow export_core
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer cut
 # --------------------------------------------------------------------------------------------------------------------
@@ -93,6 +93,8 @@ $(B)/user/image/manifest.pb-c.o: $(B)/image/manifest.pb-c.c $(PROTO_H)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
+$(OBJ): | $(PROTO_H)
+$(B)/user/image/hash.o: CFLAGS += -O3
 # --- and so is that of each kind of state ----------------------------------------------------------------------------
 STATE_PROTO_H := $(patsubst %,$(B)/state/%.pb-c.h,$(STATE_PROTO))
 
@@ -107,7 +109,6 @@ $(B)/user/state/%.pb-c.o: $(B)/state/%.pb-c.c | $(STATE_PROTO_H)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(OBJ): | $(PROTO_H) $(STATE_PROTO_H)
-$(B)/user/image/hash.o: CFLAGS += -O3
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)
@@ -225,22 +226,27 @@ bench:
 	@tests/bench/run --build $(B) $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
-LINT_C   = $(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d))))
+# Not the generated code.
+LINT_C   = $(filter-out %.pb-c.c,$(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d)))))
 LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
 
 .PHONY: lint
 lint:
 	@scripts/install-deps lint
-	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h)
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H))
 	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
 	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
 	$(call say,CPPCHK,'$(words $(LINT_C)) files')
 	$(Q)cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 --inline-suppr \
-		--suppressions-list=.cppcheck -D_GNU_SOURCE -D__linux__ -DICP_VERSION='""' -Iuser -j $(JOBS) $(LINT_C)
+		--suppressions-list=.cppcheck -D_GNU_SOURCE -D__linux__ -DICP_VERSION='""' -D'LIBBPF_OPTS(t,n,...)=struct t n = {0}' -DPROTOBUF_C_VERSION_NUMBER=1004000 -Iuser -I$(B) -j $(JOBS) $(LINT_C)
 	$(call say,TIDY,'$(words $(LINT_C)) files')
 	$(Q)printf '%s\n' $(LINT_C) | xargs -P $(JOBS) -n 1 sh -c 'out=$$(clang-tidy --quiet "$$0" -- \
-		-std=gnu17 -D_GNU_SOURCE -DICP_VERSION=\"$(VERSION)\" -Iuser -I$(B) 2>/dev/null) && test -z "$$out" || \
+		-std=gnu17 -D_GNU_SOURCE -DICP_VERSION=\"$(VERSION)\" -Iuser -I$(B) $$(test "$$0" = user/base/err.c || echo -include tests/lint/analyzer.h) 2>/dev/null) && test -z "$$out" || \
 		{ printf "%s\n" "$$out"; exit 1; }'
+
+.PHONY: format
+format:
+	clang-format -i $(LINT_ALL)
 
 # --- installation ----------------------------------------------------------------------------------------------------------
 MAN   := $(wildcard docs/man/*.[1-9])

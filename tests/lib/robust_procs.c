@@ -148,6 +148,8 @@ void run_start(struct run *r, const struct run_how *how, const char *const *argv
 			execvp(argv[0], (char *const *)argv);
 		_exit(127);
 	}
+	if (how && how->own_group)
+		setpgid(r->pid, r->pid); /* whoever comes first */
 	if (exe >= 0)
 		close(exe);
 }
@@ -197,7 +199,8 @@ bool run_says(struct run *r, const char *text, double seconds)
 		ended = has_ended(r);
 		said = run_text(r->out);
 		found = strstr(said, text);
-		wait = 2 + (double)strlen(said) / 20000; /* the more there is to look at, the less often */
+		wait = 2 + (double)strlen(said) /
+				   20000; /* the more there is to look at, the less often */
 		free(said);
 		if (!found && !ended)
 			nap_ms(wait);

@@ -296,7 +296,6 @@ static int collect_pages(struct dump *d)
 
 static int collect_state(struct dump *d)
 {
-	bool first = true;
 	int err = 0;
 
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
@@ -305,8 +304,6 @@ static int collect_state(struct dump *d)
 		if (p->gone)
 			continue;
 		p->state.maps = p->maps; /* shared for the time of the pause */
-		p->state.first_of_job = first;
-		first = false;
 		err = state_dump(&p->state);
 		p->state.maps = (struct maps){0};
 		if (err)

@@ -5,9 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
-#include "base/page.h"
 #include "proc/sysvshm.h"
 
 static int set_text(char **field, const char *text)
@@ -35,8 +33,6 @@ static int grow(void *list, size_t n)
 
 int describe_job(struct dump *d)
 {
-	struct utsname kernel;
-	char boot[37];
 	Icp__Manifest *m = calloc(1, sizeof(*m));
 	int err;
 
@@ -54,15 +50,7 @@ int describe_job(struct dump *d)
 	for (size_t i = 0; i < d->config.n_roots; i++)
 		m->job->roots[i] = (uint32_t)d->config.roots[i];
 	m->job->n_roots = d->config.n_roots;
-	m->page_size = (uint32_t)page_size();
-	uname(&kernel);
-	err = boot_id(boot);
-	if (!err)
-		err = set_text(&m->boot_id, boot);
-	if (!err)
-		err = set_text(&m->arch, kernel.machine);
-	if (!err)
-		err = set_text(&m->kernel_release, kernel.release);
+	err = state_fill_machine(m);
 	if (!err)
 		err = set_text(&m->tool_version, ICP_VERSION);
 	return err ? err : set_text(&m->job->label, d->config.label ? d->config.label : "");
@@ -85,6 +73,7 @@ int describe_begin(struct dump *d, struct dump_proc *p)
 	image->start_time = p->src.target->start_time;
 	p->state.target = p->src.target;
 	p->state.warden = d->config.warden;
+	p->state.job = d->state;
 	p->state.image = image;
 	err = maps_read(p->src.target, &p->state.maps);
 	if (!err && !d->config.no_restart)
@@ -134,13 +123,7 @@ static int add_segment(struct dump *d, const struct dump_segment *s, const struc
 	image->zero_pages = ctl_zeros(s->stream.ctl);
 	if (!info)
 		return 0;
-	image->key = (uint32_t)info->key;
-	image->mode = info->mode;
-	image->uid = info->uid;
-	image->gid = info->gid;
-	image->cuid = info->cuid;
-	image->cgid = info->cgid;
-	image->removed = info->removed;
+	state_fill_segment(info, image);
 	return 0;
 }
 
@@ -178,6 +161,8 @@ int describe_end(struct dump *d)
 		err = state_finish(&p->state);
 		p->state.maps = (struct maps){0};
 	}
+	if (!err)
+		err = state_job_finish(d->state, d->manifest);
 	if (!err && d->segments.n)
 		err = sysvshm_read(&list);
 	for (size_t i = 0; !err && i < d->segments.n; i++)

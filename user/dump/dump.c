@@ -27,6 +27,8 @@ int dump_open(const struct dump_config *config, struct dump **out)
 	if (config->parent)
 		err = repo_manifest(config->repo, config->parent, &d->parent);
 	if (!err)
+		err = state_job_new(&d->state);
+	if (!err)
 		err = txn_begin(config->repo, &txn, &d->txn);
 	if (!err)
 		err = describe_job(d);
@@ -288,5 +290,6 @@ void dump_close(struct dump *d)
 		txn_abort(d->txn);
 	manifest_free(d->manifest);
 	manifest_free(d->parent);
+	state_job_free(d->state);
 	free(d);
 }

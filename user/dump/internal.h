@@ -58,6 +58,7 @@ struct dump {
 	struct txn *txn;
 	Icp__Manifest *manifest; /* of this version */
 	Icp__Manifest *parent;	 /* or NULL */
+	struct state_job *state;
 	VEC(struct dump_proc *) procs;
 	VEC(struct dump_segment *) segments;
 	struct {

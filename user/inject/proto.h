@@ -19,6 +19,7 @@ enum warden_op {
 	WARDEN_THAW,
 	WARDEN_KILL,
 	WARDEN_LEAVE_STOPPED,
+	WARDEN_REMOVE, /* data: a path */
 };
 
 #define WARDEN_DATA_MAX (16u << 20)

@@ -278,6 +278,61 @@ int warden_inject(struct warden *w, pid_t tid, struct warden_call *calls, size_t
 	return err;
 }
 
+static int send_ask(struct warden *w, const struct warden_ask *a)
+{
+	static const uint32_t ops[] = {[WARDEN_ASK_REGSET] = WARDEN_REGSET,
+				       [WARDEN_ASK_PTRACE] = WARDEN_PTRACE,
+				       [WARDEN_ASK_INJECT] = WARDEN_INJECT};
+	bool inject = a->what == WARDEN_ASK_INJECT;
+	const void *in = inject ? a->calls : a->in;
+	size_t len = inject ? a->n_calls * sizeof(*a->calls) : a->in ? a->in_len : 0;
+	struct warden_request q = {.op = ops[a->what],
+				   .id = a->tid,
+				   .request = a->request,
+				   .addr = a->addr,
+				   .room = (uint32_t)a->len,
+				   .len = (uint32_t)len};
+	int err = warden_send(w->sock, &q, sizeof(q), -1);
+
+	return err || !len ? err : warden_send(w->sock, in, len, -1);
+}
+
+static int receive_ask(struct warden *w, struct warden_ask *a)
+{
+	struct warden_reply r;
+	size_t calls = 0;
+	int err, fd = -1;
+
+	err = receive_reply(w->sock, &r, &fd);
+	if (err)
+		return err;
+	a->ret = r.err ? r.err : r.ret;
+	if (r.err)
+		return 0;
+	if (a->what == WARDEN_ASK_INJECT)
+		calls = a->n_calls * sizeof(*a->calls);
+	if (r.len < calls || r.len - calls > a->len)
+		return -EPROTO;
+	a->len = r.len - calls;
+	if (calls)
+		err = io_read_full(w->sock, a->calls, calls);
+	return err || !a->len ? err : io_read_full(w->sock, a->data, a->len);
+}
+
+int warden_ask_all(struct warden *w, struct warden_ask *asks, size_t n)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < n; i++)
+		err = send_ask(w, &asks[i]);
+	for (size_t i = 0; !err && i < n; i++)
+		err = receive_ask(w, &asks[i]);
+	if (err)
+		return refuse(-EPIPE, "the warden has died (%s); what it had frozen runs on",
+			      strerror(-err));
+	return 0;
+}
+
 int warden_thaw(struct warden *w, uint64_t *paused_ns)
 {
 	struct warden_request q = {.op = WARDEN_THAW};
@@ -295,6 +350,14 @@ int warden_kill(struct warden *w)
 	struct warden_reply r;
 
 	return ask(w, &q, NULL, &r, NULL, NULL);
+}
+
+int warden_remove_later(struct warden *w, const char *path)
+{
+	struct warden_request q = {.op = WARDEN_REMOVE, .len = (uint32_t)strlen(path)};
+	struct warden_reply r;
+
+	return ask(w, &q, path, &r, NULL, NULL);
 }
 
 int warden_leave_stopped(struct warden *w)

@@ -22,6 +22,7 @@
 #define GONE_NS 2000000000ull /* how long killed processes are given to be gone */
 
 /* Requests of <linux/ptrace.h> that only read, and how many bytes each may write at most. */
+#define SECCOMP_GET_METADATA 0x420d
 #define SECCOMP_FILTER_MAX (4096 * 8) /* BPF_MAXINSNS instructions */
 static const struct {
 	unsigned long request;
@@ -32,10 +33,10 @@ static const struct {
 	{0x4209, 0},		      /* PEEKSIGINFO */
 	{0x420a, 8},		      /* GETSIGMASK */
 	{0x420c, SECCOMP_FILTER_MAX}, /* SECCOMP_GET_FILTER */
-	{0x420d, 0},		      /* SECCOMP_GET_METADATA */
-	{0x420e, 0},		      /* GET_SYSCALL_INFO */
-	{0x420f, 0},		      /* GET_RSEQ_CONFIGURATION */
-	{0x4210, 0},		      /* GET_SYSCALL_USER_DISPATCH_CONFIG */
+	{SECCOMP_GET_METADATA, 0},
+	{0x420e, 0}, /* GET_SYSCALL_INFO */
+	{0x420f, 0}, /* GET_RSEQ_CONFIGURATION */
+	{0x4210, 0}, /* GET_SYSCALL_USER_DISPATCH_CONFIG */
 };
 
 struct server {
@@ -46,6 +47,7 @@ struct server {
 	pid_t insn_pid; /* whose instruction it is */
 	uint64_t insn;
 	VEC(char) data; /* of the reply */
+	char *remove;	/* file to remove at the end */
 };
 
 static int room(struct server *s, size_t len)
@@ -275,11 +277,17 @@ static int serve_ptrace(struct server *s, const struct warden_request *q, const 
 	} else if (!writes) {
 		writes = q->addr;
 	}
-	if (writes > WARDEN_DATA_MAX || (q->request != PTRACE_PEEKSIGINFO && q->len))
+	if (q->request == SECCOMP_GET_METADATA)
+		addr = q->addr; /* the index of the filter comes in the buffer */
+	else if (q->request != PTRACE_PEEKSIGINFO && q->len)
+		return refuse(-EINVAL, "ptrace request %#lx takes no argument", q->request);
+	if (writes > WARDEN_DATA_MAX)
 		return refuse(-EINVAL, "ptrace request %#lx: bad length", q->request);
 	err = room(s, writes > q->room ? writes : q->room);
 	if (err)
 		return err;
+	if (q->request == SECCOMP_GET_METADATA && q->len <= q->room)
+		memcpy(s->data.data, in, q->len);
 	/* No buffer asks for the size of a seccomp filter. */
 	r->ret = syscall(SYS_ptrace, q->request, t->tid, addr, q->room ? s->data.data : NULL);
 	if (r->ret < 0)
@@ -288,15 +296,51 @@ static int serve_ptrace(struct server *s, const struct warden_request *q, const 
 	return 0;
 }
 
+/* Read (or @put back) the memory that injected calls may use. -EFAULT, bare. */
+static int scratch_copy(pid_t tid, uint64_t addr, void *data, size_t len, bool put)
+{
+	struct iovec local = {data, len}, remote = {(void *)addr, len};
+	ssize_t got = put ? process_vm_writev(tid, &local, 1, &remote, 1, 0)
+			  : process_vm_readv(tid, &local, 1, &remote, 1, 0);
+
+	return got == (ssize_t)len ? 0 : got < 0 && errno == ESRCH ? -ESRCH : -EFAULT;
+}
+
+/* @len bytes at @addr are as before afterwards, and what they held after the calls in @after.
+ */
+static int inject_with_scratch(struct server *s, struct tracee *t, struct warden_call *calls,
+			       size_t n, uint64_t addr, void *after, size_t len)
+{
+	_cleanup_free_ void *before = len ? malloc(len) : NULL;
+	int err = 0, back = 0;
+	size_t done;
+
+	if (len && !before)
+		return fail(-ENOMEM, "inject into thread %d", t->tid);
+	if (len && scratch_copy(t->tid, addr, before, len, false))
+		return refuse(-EFAULT, "thread %d has no memory at %#lx", t->tid, addr);
+	done = inject_run(t, s->insn, calls, n, &err);
+	if (len) {
+		back = scratch_copy(t->tid, addr, after, len, false);
+		if (!back)
+			back = scratch_copy(t->tid, addr, before, len, true);
+	}
+	if (err == -ESRCH || (!err && back == -ESRCH))
+		return refuse(-ESRCH, "thread %d was killed", t->tid);
+	if (back)
+		return fail(back, "put back the memory of thread %d", t->tid);
+	return done < n && !err ? -EIO : err;
+}
+
 static int serve_inject(struct server *s, const struct warden_request *q, const void *in,
 			struct warden_reply *r)
 {
-	size_t n = q->len / sizeof(struct warden_call), done;
+	size_t n = q->len / sizeof(struct warden_call);
 	struct tracee *t;
 	int err = find_thread(s, q->id, &t);
 
 	if (!err)
-		err = room(s, q->len);
+		err = room(s, (size_t)q->len + q->room);
 	if (!err && s->insn_pid != t->pid) {
 		err = inject_find(t->pid, &s->insn);
 		s->insn_pid = err ? 0 : t->pid;
@@ -304,14 +348,11 @@ static int serve_inject(struct server *s, const struct warden_request *q, const 
 	if (err)
 		return err;
 	memcpy(s->data.data, in, q->len);
-	done = inject_run(t, s->insn, (struct warden_call *)(void *)s->data.data, n, &err);
-	if (done < n || err) {
-		if (err == -ESRCH)
-			return refuse(err, "thread %d was killed", q->id);
-		return err;
-	}
-	r->len = q->len;
-	return 0;
+	err = inject_with_scratch(s, t, (struct warden_call *)(void *)s->data.data, n, q->addr,
+				  s->data.data + q->len, q->room);
+	if (!err)
+		r->len = q->len + q->room;
+	return err;
 }
 
 static int serve_thaw(struct server *s, struct warden_reply *r)
@@ -371,6 +412,13 @@ static int serve_leave_stopped(struct server *s)
 	return err;
 }
 
+static int serve_remove(struct server *s, const struct warden_request *q, const char *path)
+{
+	free(s->remove);
+	s->remove = strndup(path, q->len);
+	return s->remove ? 0 : fail(-ENOMEM, "path");
+}
+
 static int dispatch(struct server *s, const struct warden_request *q, const void *in,
 		    struct warden_reply *r, int *fd)
 {
@@ -393,6 +441,8 @@ static int dispatch(struct server *s, const struct warden_request *q, const void
 		return serve_kill(s);
 	case WARDEN_LEAVE_STOPPED:
 		return serve_leave_stopped(s);
+	case WARDEN_REMOVE:
+		return serve_remove(s, q, in);
 	}
 	return refuse(-EINVAL, "unknown request %u", q->op);
 }
@@ -469,4 +519,7 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 	}
 	freeze_fini(&s.freeze);
 	vec_free(&s.data);
+	if (s.remove)
+		unlink(s.remove);
+	free(s.remove);
 }

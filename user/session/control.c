@@ -76,7 +76,7 @@ int control_open(struct session *s)
 		return err == -EACCES || err == -EPERM ? -EACCES : fail(err, "listen on " RUN_DIR "/%s", name);
 	}
 	s->control = c;
-	return 0;
+	return warden_remove_later(s->warden, c->addr.sun_path);
 }
 
 void control_close(struct session *s)

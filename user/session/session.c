@@ -390,7 +390,12 @@ int session_sample(struct session *s, struct sample *out)
 
 bool session_alive(const struct session *s)
 {
-	return !s->end_asked && (s->processes.n || s->newcomers.n);
+	if (s->end_asked)
+		return false;
+	if (s->newcomers.n)
+		return true;
+	vec_each(p, &s->processes) if (!(*p)->ended) return true;
+	return false;
 }
 
 int session_summary(const struct session *s, struct summary *out)

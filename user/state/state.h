@@ -1,12 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Kinds of process state other than memory. One kind lives in one file, its dump half and (from the next issue on) its restore
- * half side by side; state_kinds[] gives their order. A checkpoint walks it three times:
+ * Kinds of process state other than memory. One kind lives in one file, its dump half and (from
+ * the next issue on) its restore half side by side; state_kinds[] gives their order. A
+ * checkpoint walks it, per process:
  *
- *     check    running    refuse what can't be restored, before anything is touched (skipped with --no-restart)
+ *     check    running    refuse what can't be restored, before anything is touched (skipped
+ *                         with --no-restart)
  *     prepare  running    read what is slow to read and can be checked cheaply later (smaps)
- *     dump     FROZEN     what must be consistent: short, no storage, no allocation of size that the target chooses
- *     finish   running    turn what dump() noted into messages (build ids, names, formatting)
+ *     plan     FROZEN     say what is wanted of ptrace and of injected system calls; they are
+ *                         all run together after the last plan
+ *     dump     FROZEN     what must be consistent: short, no storage
+ *     finish   running    turn what was noted into messages (build ids, names, formatting)
+ *
+ * state_dump() does plan and dump. Injected calls use a little of the target's memory for
+ * their results, below a stack, which is put back at once: do not read that process's memory
+ * at the same time.
  */
 #ifndef ICP_STATE_STATE_H
 #define ICP_STATE_STATE_H
@@ -18,22 +26,31 @@
 #include "inject/warden.h"
 #include "proc/maps.h"
 
+#define STATE_KINDS_MAX 16
+
+struct state_job;    /* what the processes of a job have in common: open files, build ids */
+struct state_gather; /* calls.h */
+
 /* One process of the job while it is dumped. Filled by the dumper, except where said. */
 struct state_process {
 	struct target *target;
 	struct warden *warden;
-	Icp__Process *image;	      /* owned by the manifest; the kinds fill it in */
-	struct maps maps;	      /* as of the freeze (dump, finish); of a moment ago in check and prepare */
+	struct state_job *job;
+	Icp__Process *image; /* owned by the manifest; the kinds fill it in */
+	struct maps maps;    /* as of the freeze (dump, finish); of a moment ago in check and
+				prepare */
 	struct warden_thread *threads; /* dump: its frozen threads, the main thread first */
 	size_t n_threads;
-	bool first_of_job;	      /* for what is saved once per job */
-	void *notes[16];	      /* one per kind, by its index in state_kinds[]: owned and freed by the kind */
+	char **status; /* of each thread: the text of /proc/PID/task/TID/status; by the walk */
+	struct state_gather *gather;  /* of state_dump(); by the walk */
+	void *notes[STATE_KINDS_MAX]; /* one per kind: owned and freed by the kind */
 };
 
 struct state_ops {
 	const char *name; /* of the StateBlob */
 	int (*check)(struct state_process *p);
 	int (*prepare)(struct state_process *p, void **note);
+	int (*plan)(struct state_process *p, void **note);
 	int (*dump)(struct state_process *p, void **note);
 	int (*finish)(struct state_process *p, void **note);
 	void (*free_note)(void *note);
@@ -42,15 +59,44 @@ struct state_ops {
 /* In order; NULL-terminated. Any function may be NULL. */
 extern const struct state_ops *const state_kinds[];
 
-/* Walk all kinds; errors name the kind. */
+int state_job_new(struct state_job **out) _must_use_;
+void state_job_free(struct state_job *job);
+
+static inline void cleanup_state_job(struct state_job **job)
+{
+	state_job_free(*job);
+}
+#define _cleanup_state_job_ _cleanup_(cleanup_state_job)
+
+/*
+ * Walk all kinds; errors name the process. After a failure state_free_notes() is still due.
+ * What state_dump() noted of the job (open files) goes into the manifest by
+ * state_job_finish(), once, after the last state_finish().
+ */
 int state_check(struct state_process *p) _must_use_;
 int state_prepare(struct state_process *p) _must_use_;
 int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
 void state_free_notes(struct state_process *p);
+int state_job_finish(struct state_job *job, Icp__Manifest *m) _must_use_;
+
+/* A zombie has no memory, no threads to freeze, and no target: all that is left of it. */
+int state_zombie(pid_t pid, Icp__Process *image) _must_use_;
+
+/* Architecture, page size, kernel release, boot id of @m. */
+int state_fill_machine(Icp__Manifest *m) _must_use_;
+
+struct sysvshm_segment;
+/* What is known of a segment but its memory. */
+void state_fill_segment(const struct sysvshm_segment *s, Icp__Segment *out);
 
 /* Append a blob: @data is a packed message, copied. */
-int state_add_blob(Icp__StateBlob ***blobs, size_t *n, const char *kind, uint32_t version, const void *data,
-		   size_t len) _must_use_;
+int state_add_blob(Icp__StateBlob ***blobs, size_t *n, const char *kind, uint32_t version,
+		   const void *data, size_t len) _must_use_;
+/* The same of a message. */
+int state_pack_blob(Icp__StateBlob ***blobs, size_t *n, const char *kind, uint32_t version,
+		    const ProtobufCMessage *msg) _must_use_;
+/* The blob of that kind, or NULL. */
+const Icp__StateBlob *state_find_blob(Icp__StateBlob *const *blobs, size_t n, const char *kind);
 
 #endif

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/page.h"
 #include "proc/pagemap.h"
+#include "proc/pinned.h"
 
 /* include/uapi/linux/userfaultfd.h of 6.7; Debian 12's headers are older */
 #define FEATURE_WP_ASYNC (1ull << 15)
@@ -38,6 +39,7 @@ struct uffd_tracker {
 	bool warned;
 	VEC(struct vma) read_only; /* shared mappings that can't be registered, because nothing can be written through them */
 	struct dirty pending; /* of mappings that were armed between two takes */
+	struct pinned pinned; /* for DMA, when it was armed last */
 	struct page_region regions[REGIONS]; /* all zero between scans */
 };
 
@@ -115,8 +117,17 @@ static size_t count_filled(const struct page_region *regions)
 	return n;
 }
 
+/*
+ * An entry without a page: private memory has no content there any more. Shared memory has; the entry was only
+ * dropped (MADV_DONTNEED, page-out), after it had been written, or else it would still have its mark.
+ */
+static enum dirty_what empty_entry(const struct vma *v)
+{
+	return v->shared ? DIRTY_UNKNOWN : DIRTY_ZAPPED;
+}
+
 /* Append the first @n regions to @out, unless it is NULL, and leave zeroes behind. */
-static int use_regions(struct uffd_tracker *t, size_t n, bool is_new, struct dirty *out)
+static int use_regions(struct uffd_tracker *t, const struct vma *v, size_t n, bool is_new, struct dirty *out)
 {
 	int err = 0;
 
@@ -126,7 +137,7 @@ static int use_regions(struct uffd_tracker *t, size_t n, bool is_new, struct dir
 
 		if (populated || !is_new)
 			err = dirty_append(out, r->start, r->end,
-					   is_new ? DIRTY_NEW : populated ? DIRTY_WRITTEN : DIRTY_ZAPPED);
+					   is_new ? DIRTY_NEW : populated ? DIRTY_WRITTEN : empty_entry(v));
 	}
 	memset(t->regions, 0, n * sizeof(t->regions[0]));
 	return err;
@@ -148,7 +159,7 @@ static int scan_range(struct uffd_tracker *t, const struct vma *v, uint64_t *fro
 		int err;
 
 		covered = filled ? t->regions[filled - 1].end : *from;
-		err = use_regions(t, filled, is_new, out);
+		err = use_regions(t, v, filled, is_new, out);
 		if (err)
 			return err;
 		if (got == -EPERM) {
@@ -364,20 +375,78 @@ static int add_pending(struct uffd_tracker *t, struct dirty *out)
 	return 0;
 }
 
+static int add_range(const struct maps *maps, const struct pinned_range *r, struct dirty *out)
+{
+	_cleanup_(dirty_free) struct dirty one = {0};
+	int err = 0;
+
+	vec_each(v, maps)
+	{
+		uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+
+		if (!err && start < end && trackable(v))
+			err = dirty_append(&one, start, end, DIRTY_UNKNOWN);
+	}
+	return err || !one.n ? err : dirty_join(out, &one);
+}
+
+/*
+ * What is pinned may be written at any time without a fault: it is dirty while it is, and once more after it was
+ * given back, because it may have been written until then. @now: as of before the scan.
+ */
+static int add_pinned(struct uffd_tracker *t, const struct maps *maps, struct pinned *now, struct dirty *out)
+{
+	_cleanup_(dirty_free) struct dirty all = {.lost = out->lost};
+	uint64_t epoch = out->epoch;
+	struct dirty joined;
+	int err = pinned_read(t->base.target, now);
+
+	vec_each(r, &t->pinned) if (!err) err = add_range(maps, r, &all);
+	vec_each(r, now) if (!err) err = add_range(maps, r, &all);
+	vec_free(&t->pinned);
+	t->pinned = *now;
+	*now = (struct pinned){0};
+	if (err || !all.n)
+		return err;
+	err = dirty_join(&all, out);
+	if (err)
+		return err;
+	joined = all;
+	joined.epoch = epoch;
+	all = *out;
+	*out = joined;
+	return 0;
+}
+
+static void free_pinned(struct pinned *p)
+{
+	vec_free(p);
+}
+
 static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	int err = scan_all(t, maps, out);
+	_cleanup_(free_pinned) struct pinned pinned = {0};
+	int err = pinned_read(base->target, &pinned);
 
-	return err ? err : add_pending(t, out);
+	if (!err)
+		err = scan_all(t, maps, out);
+	if (!err)
+		err = add_pending(t, out);
+	return err ? err : add_pinned(t, maps, &pinned, out);
 }
 
 static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where, struct dirty *out)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	int err = scan_ranges(t, maps, where, out);
+	_cleanup_(free_pinned) struct pinned pinned = {0};
+	int err = pinned_read(base->target, &pinned);
 
-	return err ? err : add_pending(t, out);
+	if (!err)
+		err = scan_ranges(t, maps, where, out);
+	if (!err)
+		err = add_pending(t, out);
+	return err ? err : add_pinned(t, maps, &pinned, out);
 }
 
 static bool is_armed(struct uffd_tracker *t, const struct vma *v)
@@ -414,7 +483,9 @@ static int arm_all(struct uffd_tracker *t, bool count_present)
 			return refuse(-EBUSY, "pid %d uses userfaultfd itself (on %#lx-%#lx): two can't watch one memory",
 				      t->base.target->pid, maps.data[i].start, maps.data[i].end);
 	}
-	return err ? err : scan_all(t, &maps, count_present ? &t->pending : NULL);
+	if (!err)
+		err = scan_all(t, &maps, count_present ? &t->pending : NULL);
+	return err ? err : pinned_read(t->base.target, &t->pinned);
 }
 
 static void close_tracker(struct tracker *base)
@@ -424,6 +495,7 @@ static void close_tracker(struct tracker *base)
 	cleanup_fd(&t->uffd); /* unregisters everything and clears the marks */
 	dirty_free(&t->pending);
 	vec_free(&t->read_only);
+	vec_free(&t->pinned);
 	free(t);
 }
 

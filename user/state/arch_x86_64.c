@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <elf.h>
+#include <string.h>
+#include <sys/user.h>
+
+#include "state/kinds.h"
+
+/* XSTATE holds all of PRFPREG, which is for debuggers and for a machine without XSAVE. */
+static const struct state_regset sets[] = {
+	{NT_PRSTATUS, sizeof(struct user_regs_struct), false},
+	{NT_PRFPREG, sizeof(struct user_fpregs_struct), false},
+	{NT_X86_XSTATE, 16384, true},
+	{0},
+};
+
+static uint64_t stack(const void *prstatus, size_t len)
+{
+	struct user_regs_struct regs;
+
+	if (len < sizeof(regs))
+		return 0;
+	memcpy(&regs, prstatus, sizeof(regs));
+	return regs.rsp;
+}
+
+const struct state_arch state_arch = {
+	.name = "x86_64", .red_zone = 128, .sets = sets, .stack = stack};

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Credentials, scheduling and seccomp of threads: the part of "ids" that each thread has. */
+#ifndef ICP_STATE_CREDS_H
+#define ICP_STATE_CREDS_H
+
+#include "state/kinds.h"
+#include "state/ids.pb-c.h"
+
+struct creds;
+
+int creds_plan(struct state_process *p, struct creds **out) _must_use_;
+int creds_dump(struct state_process *p, struct creds *c) _must_use_;
+/* Fill in the blobs of the threads, and what is the process's in @image and @state, whose
+ * pointers are into @c. */
+int creds_finish(struct state_process *p, struct creds *c, Icp__ProcessState *state) _must_use_;
+void creds_free(struct creds *c);
+
+#endif
