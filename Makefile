@@ -40,14 +40,14 @@ BPF        := faults guard life calls
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped checksum faultloop
+TARGETS     := symbols_static symbols_stripped checksum faultloop oracle_target
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady
+INTEGRATION := robust_kill refusals rights steady checkpoint_oracle
 # name -> tests/lib/name.c: what the integration tests share
-SRC_testlib := robust_procs
+SRC_testlib := robust_procs oracle
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
@@ -123,7 +123,7 @@ $(B)/tests/unit/%: tests/unit/%.c $(B)/libicp.a
 
 TESTLIB_OBJ := $(patsubst %,$(B)/tests/lib/%.o,$(SRC_testlib))
 
-$(B)/tests/lib/%.o: tests/lib/%.c
+$(B)/tests/lib/%.o: tests/lib/%.c | $(PROTO_H)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests -c -o $@ $<
