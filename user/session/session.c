@@ -93,7 +93,12 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 
 static void open_events(struct session *s)
 {
-	int err = events_open(&(struct events_config){.no_syscalls = !s->config.segment_events}, &s->events);
+	const char *ring = getenv("ICP_FAULT_RING"); /* bytes: the tests lose events with it */
+	struct events_config config = {
+		.no_syscalls = !s->config.segment_events,
+		.fault_ring_bytes = ring ? strtoul(ring, NULL, 0) : 0,
+	};
+	int err = events_open(&config, &s->events);
 
 	s->info.events = !err;
 	if (err)
