@@ -634,6 +634,8 @@ static void commit_self(struct job *j, const char *exe, bool spoil_id)
 	_cleanup_target_ struct target *self = NULL;
 	Icp__Vma vma[32], *vmas[32];
 	int fd = open(exe, O_RDONLY | O_CLOEXEC);
+	/* a sanitizer would object to reading what lies between variables */
+	int mem = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
 	struct txn *t = begin(j);
 	struct page_writer *w;
 	size_t n = 0;
@@ -682,10 +684,11 @@ static void commit_self(struct job *j, const char *exe, bool spoil_id)
 			/* one page of the table was never written in version 1: a hole there */
 			if (!j->parent && at == ((uintptr_t)verbs_table + PAGE) / PAGE * PAGE)
 				continue;
-			memcpy(copy, (void *)(uintptr_t)at, PAGE);
+			must(io_pread_full(mem, copy, PAGE, (off_t)at));
 			must(page_writer_put(w, &src, 1, j->own));
 		}
 	}
+	close(mem);
 	must(txn_pages_end(t, w, false));
 	commit(j, t, vmas, n);
 }
@@ -719,6 +722,11 @@ static void test_diff_variables(void **state)
 	assert_int_equal(number(v, "differ"), 2);
 	assert_int_equal(number(v, "first"), PAGE);
 	assert_null(element(json_object_get(p, "variables"), "name", "verbs_still"));
+	for (size_t i = 0, n = 0; i < json_array_size(json_object_get(p, "variables")); i++) {
+		v = json_array_get(json_object_get(p, "variables"), i);
+		n += !strcmp(json_string_value(json_object_get(v, "name")), "verbs_table");
+		assert_true(n <= 1); /* segments may share a page of the file */
+	}
 	assert_int_equal(verbs_still, 17);
 	json_decref(all);
 	done(&r);

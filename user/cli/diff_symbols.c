@@ -215,9 +215,10 @@ static int look_at(struct module *m, const struct datasym *sym, struct changed_s
 /* The place of the file that the mapping @v tells; false when it tells none. */
 static bool bias_of(const struct module *m, const Icp__Vma *v, uint64_t *bias)
 {
-	uint64_t vaddr;
+	uint64_t offset, vaddr, size;
 
-	if (!datasyms_vaddr(m->syms, v->offset, m->pair->page_size, &vaddr))
+	if (!datasyms_span(m->syms, m->pair->page_size, &offset, &vaddr, &size) ||
+	    v->offset != offset)
 		return false;
 	*bias = v->start - vaddr;
 	return true;
@@ -239,8 +240,12 @@ static bool was_there(const struct module *m, const Icp__Vma *v)
 static int scan(struct module *m, size_t first, struct changed_symbols *out)
 {
 	const Icp__Process *b = m->pair->b;
-	VEC(uint64_t) done = {0};
+	uint64_t offset, vaddr, size = 0;
+	VEC(uint64_t) done = {0}; /* starts */
 	int err = 0;
+
+	if (!datasyms_span(m->syms, m->pair->page_size, &offset, &vaddr, &size))
+		return 0;
 
 	for (size_t i = first; !err && i < b->n_vmas; i++) {
 		bool again = false;
@@ -248,8 +253,8 @@ static int scan(struct module *m, size_t first, struct changed_symbols *out)
 
 		if (!same_file(b->vmas[i], b->vmas[first]) || !bias_of(m, b->vmas[i], &m->bias))
 			continue;
-		vec_each (bias, &done)
-			again |= *bias == m->bias;
+		vec_each (start, &done) /* another segment of the same one */
+			again |= b->vmas[i]->start - *start < size;
 		if (again)
 			continue;
 		slot = vec_push(&done);
@@ -257,7 +262,7 @@ static int scan(struct module *m, size_t first, struct changed_symbols *out)
 			err = fail(-ENOMEM, "names of variables");
 			break;
 		}
-		*slot = m->bias;
+		*slot = b->vmas[i]->start;
 		if (!was_there(m, b->vmas[i]))
 			continue;
 		for (size_t k = 0; !err && k < m->syms->n; k++)

@@ -214,23 +214,17 @@ int datasyms_read_fd(int fd, struct datasyms **out)
 	return 0;
 }
 
-bool datasyms_vaddr(const struct datasyms *d, uint64_t file_offset, uint64_t page_size,
-		    uint64_t *vaddr)
+bool datasyms_span(const struct datasyms *d, uint64_t page_size, uint64_t *offset,
+		   uint64_t *vaddr, uint64_t *size)
 {
-	const struct load *best = NULL;
+	uint64_t end = 0;
 
-	/* Segments share the page at their border, and it may be mapped for each: take the one
-	 * whose first page it is, else the one it lies in. */
-	vec_each (load, &d->priv->loads) {
-		uint64_t start = load->offset & ~(page_size - 1);
-
-		if (!load->filesz || file_offset < start ||
-		    file_offset >= load->offset + load->filesz)
-			continue;
-		if (!best || start == file_offset)
-			best = load;
-	}
-	if (best)
-		*vaddr = best->vaddr + (file_offset - best->offset); /* may wrap twice: fine */
-	return best;
+	if (!d->priv->loads.n)
+		return false;
+	*offset = d->priv->loads.data[0].offset & ~(page_size - 1);
+	*vaddr = d->priv->loads.data[0].vaddr & ~(page_size - 1);
+	vec_each (load, &d->priv->loads)
+		end = load->vaddr + load->memsz > end ? load->vaddr + load->memsz : end;
+	*size = end - *vaddr;
+	return end > *vaddr;
 }

@@ -30,10 +30,10 @@ struct datasyms {
 int datasyms_read_fd(int fd, struct datasyms **out) _must_use_;
 void datasyms_free(struct datasyms *d);
 
-/* Where the byte at this offset of the file is linked to, as mmap() of whole pages of
- * @page_size sees it; false when no segment holds it. */
-bool datasyms_vaddr(const struct datasyms *d, uint64_t file_offset, uint64_t page_size,
-		    uint64_t *vaddr);
+/* The page of the file where its first segment begins, where that is linked to, and how far the
+ * segments reach from there; false when there are none. Pages further on may belong to two. */
+bool datasyms_span(const struct datasyms *d, uint64_t page_size, uint64_t *offset,
+		   uint64_t *vaddr, uint64_t *size);
 
 static inline void cleanup_datasyms(struct datasyms **d)
 {
