@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -300,6 +301,80 @@ static void test_output(void **state)
 	run_close(&r);
 }
 
+static void small_files(void *arg)
+{
+	struct rlimit limit = {256 << 10, 256 << 10};
+
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+/* No room for it: one line, and nothing is left; nor is an existing file harmed. */
+static void test_no_room(void **state)
+{
+	const struct run_how how = {.before = small_files};
+	const struct job *j = *state;
+	struct stat st;
+	struct run r;
+	char *text;
+	int fd;
+
+	assert_int_equal(icp(&r, &how, "export", "--dir", j->repo, "--version", "1", "--core",
+			     j->core, NULL),
+			 1);
+	text = run_text(r.err);
+	expect(text,
+	       (const char *[]){"icp-bpf: export process", j->pid, "File too large", NULL});
+	assert_ptr_equal(strchr(text, '\n') + 1, text + strlen(text));
+	free(text);
+	run_close(&r);
+	assert_nothing_beside(j, false);
+	fd = open(j->core, O_WRONLY | O_CREAT, 0600);
+	assert_int_equal(write(fd, "mine", 4), 4);
+	close(fd);
+	assert_int_equal(icp(&r, &how, "export", "--dir", j->repo, "--version", "1", "--core",
+			     j->core, "--force", NULL),
+			 1);
+	run_close(&r);
+	assert_int_equal(stat(j->core, &st), 0);
+	assert_int_equal(st.st_size, 4);
+	assert_nothing_beside(j, true);
+}
+
+/* The same with a version that the checkpoint verb made; and the process changes afterwards. */
+static void test_checkpoint(void **state)
+{
+	struct job *j = *state;
+	struct run r;
+	char *text;
+
+	snprintf(j->repo, sizeof(j->repo), "%s/repo2", j->dir);
+	if (icp(&r, NULL, "checkpoint", "--pid", j->pid, "--dir", j->repo, NULL)) {
+		text = run_text(r.err);
+		fail_msg("%s", text);
+	}
+	run_close(&r);
+	assert_int_equal(write(j->t.to, "xyz", 3), 3); /* global_data counts */
+	free(export(j, 0));
+	text = gdb(j, (const char *[]){"print/x global_data", "print list->next->next->name",
+				       "print segment + 4096", "print shared_memory + 8192",
+				       "print huge[1ul << 39]", "thread apply all bt",
+				       "thread apply all -q print/x $ymm9.v8_int32",
+				       "info sharedlibrary", NULL});
+	expect(text, (const char *[]){"$1 = 0x4321", "node 7", "\"in a segment\"",
+				      "\"in shared memory\"", "104 'h'", "spin (worker=2)",
+				      "wait_here (worker=1)", "library_wait", "in main ()",
+				      "libcore_target.so", NULL});
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx"))
+		expect(text,
+		       (const char *[]){"= {0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88}",
+					NULL});
+#endif
+	expect_not(text, "warning");
+	free(text);
+}
+
 /* A flipped bit in the pages: one line that says where, and no core. */
 static void test_damage(void **state)
 {
@@ -329,6 +404,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_registers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_replaced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_output, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_checkpoint, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
 	};
 

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "state/ids.pb-c.h"
+#include "state/signals.pb-c.h"
 
 #define CORE_SIGINFO_SIZE 128
 
@@ -91,6 +92,27 @@ static const Icp__RegSet *find_set(const Icp__Thread *t, uint32_t type)
 	return NULL;
 }
 
+static const Icp__StateBlob *find_blob(Icp__StateBlob *const *blobs, size_t n, const char *kind)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(blobs[i]->kind, kind))
+			return blobs[i];
+	return NULL;
+}
+
+static uint64_t blocked_signals(const Icp__Thread *t)
+{
+	const Icp__StateBlob *blob = find_blob(t->blobs, t->n_blobs, "signals");
+	Icp__ThreadSignals *signals =
+		blob ? icp__thread_signals__unpack(NULL, blob->data.len, blob->data.data)
+		     : NULL;
+	uint64_t blocked = signals ? signals->blocked : 0;
+
+	if (signals)
+		icp__thread_signals__free_unpacked(signals, NULL);
+	return blocked;
+}
+
 static int add_prstatus(struct core *c, const Icp__Thread *t)
 {
 	uint8_t note[sizeof(struct prstatus_head) + 512] = {0};
@@ -100,7 +122,8 @@ static int add_prstatus(struct core *c, const Icp__Thread *t)
 		.pid = (int32_t)t->tid, /* the thread: bfd and gdb go by it */
 		.ppid = (int32_t)p->ppid,
 		.pgrp = (int32_t)p->pgid,
-		.sid = (int32_t)p->sid};
+		.sid = (int32_t)p->sid,
+		.sighold = blocked_signals(t)};
 	int arch = arch_of(c), fpvalid = find_set(t, NT_PRFPREG) != NULL;
 	size_t regs;
 
@@ -138,17 +161,9 @@ static int add_prpsinfo(struct core *c)
 	return add_note(c, "CORE", NT_PRPSINFO, &info, sizeof(info));
 }
 
-static const Icp__StateBlob *find_blob(const Icp__Process *p, const char *kind)
-{
-	for (size_t i = 0; i < p->n_blobs; i++)
-		if (!strcmp(p->blobs[i]->kind, kind))
-			return p->blobs[i];
-	return NULL;
-}
-
 static int add_auxv(struct core *c)
 {
-	const Icp__StateBlob *blob = find_blob(c->process, "ids");
+	const Icp__StateBlob *blob = find_blob(c->process->blobs, c->process->n_blobs, "ids");
 	Icp__ProcessState *state =
 		blob ? icp__process_state__unpack(NULL, blob->data.len, blob->data.data) : NULL;
 	int err = 0;
