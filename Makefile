@@ -42,7 +42,7 @@ BPF        := faults guard life calls
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd export/test_core
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target
+TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target memload
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s

@@ -46,7 +46,7 @@ static int open_proc(struct dump *d, struct dump_proc *p)
 	int err = source_open(&p->source, p->src.target);
 
 	if (!err)
-		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent);
+		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent, p->src.ctl);
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)

@@ -59,6 +59,8 @@ struct dump_source {
 	struct tracker *tracker;
 	struct dirty *since;	/* everything known to be dirty since version @since_version */
 	struct dirty *taken;	/* what is taken is joined into this too, for the owner's statistics; or NULL */
+	struct ctl **ctl;	/* the owner's copy of the control structure, used if it is of config.parent; left empty if the
+				   version fails, of the new version else. NULL: there is no owner's copy */
 	uint32_t since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 

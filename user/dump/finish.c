@@ -36,12 +36,30 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 	return 0;
 }
 
+/*
+ * As many entries as pages: then there is nothing to remove and nothing missing, without walking all of them. (Both
+ * at once, and as many, would take a page that was populated without being dirty.)
+ */
+static int entries_match(const struct stream *s, bool *match)
+{
+	_cleanup_(dirty_free) struct dirty all = {0};
+	int err = dirty_join(&all, &s->populated);
+
+	if (!err)
+		err = dirty_join(&all, &s->last);
+	*match = !err && dirty_pages(&all) == ctl_pages(s->ctl) + ctl_zeros(s->ctl);
+	return err;
+}
+
 static int finish_stream(struct dump *d, struct stream *s, const struct page_source *source, bool killed)
 {
 	const struct page_stats *stats;
-	int err = stream_remove_others(s, &s->populated, &s->last);
+	bool match;
+	int err = entries_match(s, &match);
 
-	if (!err && !killed)
+	if (!err && !match)
+		err = stream_remove_others(s, &s->populated, &s->last);
+	if (!err && !match && !killed)
 		err = check_complete(s, source);
 	if (err)
 		return err;
@@ -112,7 +130,13 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	if (err && durable)
 		return err;
 	vec_each(p, &d->procs)
+	{
 		dirty_clear((*p)->src.since); /* it is in the version now */
+		if ((*p)->src.ctl && !(*p)->gone) {
+			ctl_free(*(*p)->src.ctl);
+			*(*p)->src.ctl = take_ptr((*p)->stream.ctl);
+		}
+	}
 	d->result.total_ns = now_ns() - d->start_ns;
 	*out = d->result;
 	return durable ? 0 : fail(-EIO, "version %u is written, but may not survive a power failure", d->result.version);

@@ -113,7 +113,7 @@ const Icp__Process *parent_process(const struct dump *d, const struct target *t)
 const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 
 /* stream.c */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent) _must_use_;
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned) _must_use_;
 void stream_close(struct dump *d, struct stream *s);
 
 #endif

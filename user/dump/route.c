@@ -92,7 +92,7 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	err = segment_source(s, p, v);
 	if (!err)
 		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
-				  parent_segment(d, s->shmid) != NULL);
+				  parent_segment(d, s->shmid) != NULL, NULL);
 	s->stream.compare_all = true; /* until segments_known() knows better */
 	return err;
 }

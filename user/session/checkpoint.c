@@ -50,13 +50,16 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 		return 0;
 	if (!p->tracker)
 		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", pid);
-	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo))) {
 		p->since_version = 0;
+		ctl_free(take_ptr(p->ctl));
+	}
 	source = (struct dump_source){
 		.target = p->target,
 		.tracker = p->tracker,
 		.since = &p->since,
 		.taken = &p->unsampled,
+		.ctl = &p->ctl,
 		.since_version = p->since_version,
 	};
 	p->in_dump = true;
