@@ -41,6 +41,8 @@ struct batch {
 	} run[BATCH_RUNS];
 	size_t n;
 	size_t bytes;
+	struct icp_hash hash[BATCH_BYTES / 4096]; /* of each page, with `hashed` */
+	bool hashed;
 };
 
 /* A position in a list of runs. */
@@ -151,6 +153,16 @@ static int batch_read(const struct page_source *from, struct batch *b)
 	return read_singly(from, b, i, at);
 }
 
+/* The reader's part of the work on the pages, so that both threads have about as much to do. */
+static void batch_hash(struct batch *b)
+{
+	size_t page = page_size();
+
+	for (size_t i = 0; i < b->bytes / page; i++)
+		b->hash[i] = page_digest(b->data + i * page, page);
+	b->hashed = true;
+}
+
 static int batch_store(struct stream *stream, const struct batch *b)
 {
 	struct page_src src[BATCH_BYTES / 4096];
@@ -158,8 +170,12 @@ static int batch_store(struct stream *stream, const struct batch *b)
 	const uint8_t *data = b->data;
 
 	for (size_t i = 0; i < b->n; i++)
-		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page)
-			src[n++] = (struct page_src){.page = (b->run[i].start + off) / page, .data = data};
+		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page, n++)
+			src[n] = (struct page_src){
+				.page = (b->run[i].start + off) / page,
+				.data = data,
+				.hash = b->hashed ? &b->hash[n] : NULL,
+			};
 	return page_writer_put(stream->writer, src, n, stream->ctl);
 }
 
@@ -195,6 +211,8 @@ static void *reader_main(void *arg)
 		more = more && batch_fill(b, &c, BATCH_BYTES);
 		if (more)
 			err = batch_read(p->from, b);
+		if (more && !err)
+			batch_hash(b);
 		pthread_mutex_lock(&p->lock);
 		if (more && !err)
 			p->filled++;
@@ -318,7 +336,7 @@ int staging_prepare(struct dump *d, uint64_t pages)
 
 int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
 {
-	struct batch b; /* 8 KiB */
+	struct batch b; /* 12 KiB */
 	struct cursor c = {.runs = runs};
 	int err = staging_prepare(d, d->staging.used / page_size() + dirty_pages(runs));
 
@@ -353,7 +371,8 @@ int staging_store(struct dump *d)
 			int err;
 
 			for (; n < 256 && i < s->n; i++, n++)
-				src[n] = (struct page_src){s->page + i, d->staging.data + s->offset + i * page};
+				src[n] = (struct page_src){.page = s->page + i,
+							   .data = d->staging.data + s->offset + i * page};
 			err = page_writer_put(s->stream->writer, src, n, s->stream->ctl);
 			if (err)
 				return err;

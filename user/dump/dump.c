@@ -16,7 +16,7 @@
 int dump_open(const struct dump_config *config, struct dump **out)
 {
 	_cleanup_dump_ struct dump *d = calloc(1, sizeof(*d));
-	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = true};
+	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = config->dedup};
 	int err = 0;
 
 	if (!d)

@@ -38,6 +38,7 @@ struct dump_config {
 	const pid_t *roots;	/* the processes that the user named; borrowed */
 	size_t n_roots;
 	uint32_t parent;	/* a visible version, or 0: full */
+	bool dedup;		/* store equal pages once: worth it for several processes */
 	bool full;		/* write every page, whatever the parent has */
 	bool no_restart;	/* don't refuse what can't be restarted */
 	bool paranoid;		/* event-driven and scan: fail on a difference that costs data */

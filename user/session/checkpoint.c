@@ -111,7 +111,8 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
-static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, struct dump **out)
+static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, size_t processes,
+		     struct dump **out)
 {
 	struct dump_config config = {
 		.repo = repo,
@@ -120,6 +121,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.batch = &s->batch,
 		.roots = r->roots,
 		.n_roots = r->n_roots,
+		.dedup = processes > 1,
 		.full = r->full,
 		.no_restart = r->no_restart,
 		.paranoid = r->paranoid,
@@ -155,7 +157,7 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
 	vec_each(p, &s->processes) (*p)->in_dump = false;
 	err = follow_trees(s, r, &pids);
 	if (!err)
-		err = open_dump(s, r, repo, &d);
+		err = open_dump(s, r, repo, pids.n, &d);
 	if (!err)
 		err = add_all(s, d, repo, &pids);
 	if (!err)

@@ -96,8 +96,10 @@ static struct page_scan scan_of(const struct vma *v)
 	};
 
 	if (!v->shared) {
-		scan.inverted = PG_PFNZERO | PG_FILE;
-		scan.all_of |= PG_PFNZERO | PG_FILE;
+		scan.inverted = PG_PFNZERO;
+		if (v->kind == VMA_FILE_PRIVATE) /* costs a look at each page's struct page: ten times the time */
+			scan.inverted |= PG_FILE;
+		scan.all_of |= scan.inverted;
 	}
 	if (!has_markers(v))
 		scan.any_of = PG_PRESENT | PG_SWAPPED;
@@ -301,7 +303,8 @@ static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, 
 
 static bool same_scan(const struct vma *a, const struct vma *b)
 {
-	return trackable(b) && a->end == b->start && a->shared == b->shared && has_markers(a) == has_markers(b);
+	return trackable(b) && a->end == b->start && a->shared == b->shared && has_markers(a) == has_markers(b) &&
+	       (a->shared || a->kind == b->kind);
 }
 
 /* VMAs first..last touch and are scanned alike: one scan, and one by one where something new is among them. */
