@@ -50,24 +50,53 @@ bool vma_saved(const struct dump_proc *p, const struct vma *v)
 	}
 }
 
-static int scan_private(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *regions, struct dirty *out)
+static bool is_private(const struct vma *v)
+{
+	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
+}
+
+/*
+ * In a private file mapping a page that was write-protected and then zapped leaves a marker, which looks like a page that is swapped
+ * out and unchanged (mm/memory.c, zap_install_uffd_wp_if_needed).
+ */
+static int add_unsure(const struct dump_proc *p, const struct page_region *r, struct dirty *unsure)
+{
+	int err = 0;
+
+	if (!unsure || r->categories & PG_PRESENT)
+		return 0;
+	for (uint64_t at = r->start; !err && at < r->end;) {
+		const struct vma *v = maps_find(&p->maps, at);
+		uint64_t end = v && v->end < r->end ? v->end : r->end;
+
+		if (v && v->kind == VMA_FILE_PRIVATE)
+			err = dirty_append(unsure, at, end, DIRTY_UNKNOWN);
+		at = end;
+	}
+	return err;
+}
+
+static int scan_private(const struct dump_proc *p, uint64_t start, uint64_t end, struct page_region *regions, struct dirty *out,
+			struct dirty *unsure)
 {
 	struct page_scan scan = {
 		.inverted = PG_PFNZERO | PG_FILE,
 		.all_of = PG_PFNZERO | PG_FILE,
 		.any_of = PG_PRESENT | PG_SWAPPED,
-		.return_mask = PG_PFNZERO,
+		.return_mask = PG_PRESENT,
 	};
 
 	while (start < end) {
 		uint64_t next = start;
-		long got = pagemap_scan(pagemap_fd, &scan, start, end, regions, REGIONS, &next);
+		long got = pagemap_scan(p->src.target->pagemap_fd, &scan, start, end, regions, REGIONS, &next);
 		int err = 0;
 
 		if (got < 0)
 			return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", start, end);
 		for (long i = 0; !err && i < got; i++)
 			err = dirty_append(out, regions[i].start, regions[i].end, DIRTY_WRITTEN);
+		for (long i = 0; !err && i < got; i++)
+			err = add_unsure(p, &regions[i], unsure);
 		if (err)
 			return err;
 		start = next > start ? next : end;
@@ -75,17 +104,14 @@ static int scan_private(int pagemap_fd, uint64_t start, uint64_t end, struct pag
 	return 0;
 }
 
-static bool is_private(const struct vma *v)
-{
-	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
-}
-
-int populated_private(const struct dump_proc *p, struct dirty *out)
+int populated_private(const struct dump_proc *p, struct dirty *out, struct dirty *unsure)
 {
 	_cleanup_free_ struct page_region *regions = calloc(REGIONS, sizeof(*regions));
 	int err = regions ? 0 : fail(-ENOMEM, "pages of pid %d", p->src.target->pid);
 
 	out->n = 0;
+	if (unsure)
+		unsure->n = 0;
 	for (size_t i = 0, last; !err && i < p->maps.n; i = last + 1) {
 		const struct vma *v = p->maps.data;
 
@@ -94,7 +120,7 @@ int populated_private(const struct dump_proc *p, struct dirty *out)
 			continue;
 		while (last + 1 < p->maps.n && is_private(&v[last + 1]) && v[last + 1].start == v[last].end)
 			last++;
-		err = scan_private(p->src.target->pagemap_fd, v[i].start, v[last].end, regions, out);
+		err = scan_private(p, v[i].start, v[last].end, regions, out, unsure);
 	}
 	return err;
 }
@@ -134,10 +160,10 @@ int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirt
 	return file_data(fd, v->offset, v->offset + (v->end - v->start), v->start - v->offset, out);
 }
 
-int populated_of(const struct dump_proc *p, struct dirty *out)
+int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure)
 {
 	_cleanup_(dirty_free) struct dirty shared = {0};
-	int err = populated_private(p, out);
+	int err = populated_private(p, out, unsure);
 
 	vec_each(v, &p->maps)
 	{
@@ -145,6 +171,33 @@ int populated_of(const struct dump_proc *p, struct dirty *out)
 			err = populated_shared(p, v, &shared);
 	}
 	return err || !shared.n ? err : dirty_join(out, &shared);
+}
+
+/*
+ * Shared memory can be written, and its pages freed, through descriptors, or by mappings that are gone already: no tracker sees
+ * that, so all of it is compared.
+ */
+int populated_again(struct dump_proc *p, bool all)
+{
+	_cleanup_(dirty_free) struct dirty shared = {0};
+	struct stream *s = &p->stream;
+	int err = all ? populated_private(p, &s->populated, &s->compare) : 0;
+
+	vec_each(v, &p->maps)
+	{
+		struct dirty_run none = {v->start, v->end, DIRTY_ZAPPED};
+		struct dirty whole = {.data = &none, .n = 1, .cap = 1};
+
+		if (err || v->kind != VMA_FILE_SHARED || !vma_saved(p, v))
+			continue;
+		if (!all)
+			err = dirty_join(&s->populated, &whole);
+		if (!err)
+			err = populated_shared(p, v, &shared);
+	}
+	if (!err && shared.n)
+		err = dirty_join(&s->populated, &shared);
+	return err || !shared.n ? err : dirty_join(&s->compare, &shared);
 }
 
 int populated_segment(const struct dump_segment *s, struct dirty *out)
