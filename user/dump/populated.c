@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/vfs.h>
 
+#include "base/io.h"
 #include "base/page.h"
 #include "dump/internal.h"
 #include "proc/pagemap.h"
@@ -56,22 +57,32 @@ static bool is_private(const struct vma *v)
 }
 
 /*
- * In a private file mapping a page that was write-protected and then zapped leaves a marker, which looks like a page that is swapped
- * out and unchanged (mm/memory.c, zap_install_uffd_wp_if_needed).
+ * A page that was write-protected and then zapped can leave a marker, which looks like a page that is swapped out and unchanged
+ * (mm/memory.c, zap_install_uffd_wp_if_needed). /proc/PID/pagemap shows the type of a swap entry to the privileged: markers have one
+ * of the highest, and PTE_MARKER_UFFD_WP, 1, as offset.
  */
+static bool may_be_marker(uint64_t bits)
+{
+	uint64_t type = bits & 31, offset = bits << 9 >> 14;
+
+	return bits >> 62 == 1 && ((!type && !offset) || (type > 15 && offset == 1));
+}
+
 static int add_unsure(const struct dump_proc *p, const struct page_region *r, struct dirty *unsure)
 {
+	uint64_t bits[64], page = page_size();
 	int err = 0;
 
 	if (!unsure || r->categories & PG_PRESENT)
 		return 0;
-	for (uint64_t at = r->start; !err && at < r->end;) {
-		const struct vma *v = maps_find(&p->maps, at);
-		uint64_t end = v && v->end < r->end ? v->end : r->end;
-
-		if (v && v->kind == VMA_FILE_PRIVATE)
-			err = dirty_append(unsure, at, end, DIRTY_UNKNOWN);
-		at = end;
+	for (uint64_t at = r->start, n; !err && at < r->end; at += n * page) {
+		n = (r->end - at) / page < 64 ? (r->end - at) / page : 64;
+		err = io_pread_full(p->src.target->pagemap_fd, bits, n * sizeof(bits[0]), (off_t)(at / page * sizeof(bits[0])));
+		if (err)
+			return fail(err, "read the pagemap of pid %d", p->src.target->pid);
+		for (size_t i = 0; !err && i < n; i++)
+			if (may_be_marker(bits[i]))
+				err = dirty_append(unsure, at + i * page, at + (i + 1) * page, DIRTY_UNKNOWN);
 	}
 	return err;
 }
