@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -99,8 +100,10 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 		if (err)
 			return err;
 		err = warden_freeze(d->config.warden, pids.data, pids.n, true, d->config.deadline_ms, &start);
-		if (err != -ESRCH)
+		if (err != -ESRCH && err != -EBUSY)
 			break;
+		if (err == -EBUSY) /* a thread that waits for a disk */
+			usleep(10000u << attempt);
 	}
 	if (err)
 		return err;

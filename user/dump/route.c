@@ -62,6 +62,7 @@ int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bo
 	return err;
 }
 
+/* -ENOENT (bare): detached since the maps were read, or the process has ended. */
 static int segment_source(struct dump_segment *s, const struct dump_proc *p, const struct vma *v)
 {
 	char path[96];
@@ -69,6 +70,8 @@ static int segment_source(struct dump_segment *s, const struct dump_proc *p, con
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start, v->end);
 	s->source = (struct page_source){.pid = p->src.target->pid, .mem_fd = -1};
 	s->source.file_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (s->source.file_fd < 0 && (errno == ENOENT || errno == ESRCH))
+		return -ENOENT;
 	return s->source.file_fd < 0 ? refuse(-errno,
 					      "pid %d: the segment %d can't be read without CAP_CHECKPOINT_RESTORE or "
 					      "CAP_SYS_ADMIN: run as root",
@@ -93,6 +96,11 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	s->source.file_fd = s->source.mem_fd = -1;
 	s->size = info ? info->size : v->end - v->start;
 	err = segment_source(s, p, v);
+	if (err == -ENOENT) {
+		d->segments.n--;
+		free(s);
+		return 0;
+	}
 	if (!err)
 		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
 				  parent_segment(d, s->shmid) != NULL);
