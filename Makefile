@@ -45,7 +45,7 @@ TARGETS     := symbols_static symbols_stripped checksum faultloop oracle_target
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady checkpoint_oracle
+INTEGRATION := robust_kill refusals rights steady checkpoint_oracle checkpoint_faults
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs oracle
 # --------------------------------------------------------------------------------------------------------------------
