@@ -48,7 +48,7 @@ symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer cut oracle
 # --------------------------------------------------------------------------------------------------------------------

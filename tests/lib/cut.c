@@ -186,7 +186,7 @@ static void copy(struct cut *c, struct page_writer *w, struct ctl *ctl, const st
 		assert_true(n >= 0);
 		for (long i = 0; i < n; i++)
 			for (uint64_t at = regions[i].start; at < regions[i].end; at += page) {
-				struct page_src src = {at / page, buf};
+				struct page_src src = {.page = at / page, .data = buf};
 				struct iovec local = {buf, page}, remote = {(void *)at, page};
 
 				if (v->kind == VMA_SHM)

@@ -113,6 +113,13 @@ static void read_image(struct look *l, struct ctl *ctl, uint64_t page, size_t n,
 	}
 }
 
+static uint64_t pagemap_bits(const struct look *l, uint64_t at)
+{
+	uint64_t bits = 0;
+
+	return pread(l->pagemap, &bits, 8, (off_t)(at / page_size() * 8)) == 8 ? bits : 1;
+}
+
 static void compare_vma(struct look *l, const struct vma *v)
 {
 	static uint8_t truth[CHUNK * 4096], image[CHUNK * 4096];
@@ -159,14 +166,14 @@ static void compare_vma(struct look *l, const struct vma *v)
 				off++;
 			wrong(l,
 			      "version %u, pid %d, %#lx in %#lx-%#lx prot %u kind %d %s: at "
-			      "%#zx the image has %02x, memory %02x; %s of version %u",
+			      "%#zx the image has %02x, memory %02x; %s of version %u; pagemap %#lx",
 			      l->version, l->pid, at + i * page_size(), v->start, v->end,
 			      v->prot, v->kind, v->name, off, image[i * page_size() + off],
 			      truth[i * page_size() + off],
 			      !e		    ? "no entry"
 			      : e->flags & CTL_ZERO ? "zero entry"
 						    : "entry",
-			      e ? e->version : 0);
+			      e ? e->version : 0, pagemap_bits(l, at + i * page_size()));
 		}
 	}
 	if (duty == SEGMENT)

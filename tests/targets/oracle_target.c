@@ -5,7 +5,7 @@
  * Without "free" it does nothing but what it is told: "N\n" on stdin is N operations, spread over itself and its children, then
  * "ok\n" and it blocks. With "free" it and a child run four threads each, which never rest; it says "ok\n" when they do.
  * With "calm" no process begins and no segment is attached after the start.
- * No malloc: the heap belongs to the brk operations.
+ * No malloc of its own: the heap is for the brk operations.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -46,6 +46,7 @@ struct worker {
 	struct region region[REGIONS];
 	size_t n;
 	size_t heap; /* pages that brk added; of the main thread only */
+	uint8_t *heap_end;
 	bool main, free, calm;
 	struct {
 		pid_t pid;
@@ -373,6 +374,8 @@ static void do_brk(struct worker *w)
 
 	if (!w->main)
 		return;
+	if (sbrk(0) != w->heap_end) /* libc (pthread_create) has put something behind ours */
+		w->heap = 0;
 	if (below(w, 2) && w->heap) {
 		n = n > w->heap ? w->heap : n;
 		if (sbrk(-(intptr_t)(n * PAGE)) == (void *)-1)
@@ -387,6 +390,7 @@ static void do_brk(struct worker *w)
 		for (size_t i = 0; i < n; i += 1 + below(w, 4))
 			memset(at + i * PAGE, (int)next(w), 1 + below(w, PAGE));
 	}
+	w->heap_end = sbrk(0);
 	if (w->heap)
 		((uint8_t *)sbrk(0))[-1 - (long)below(w, w->heap * PAGE)] = (uint8_t)next(w);
 }

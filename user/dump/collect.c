@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -99,8 +100,10 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 		if (err)
 			return err;
 		err = warden_freeze(d->config.warden, pids.data, pids.n, true, d->config.deadline_ms, &start);
-		if (err != -ESRCH)
+		if (err != -ESRCH && err != -EBUSY)
 			break;
+		if (err == -EBUSY) /* a thread that waits for a disk */
+			usleep(10000u << attempt);
 	}
 	if (err)
 		return err;
@@ -234,20 +237,6 @@ static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty
 	return err ? err : tracker_take(p->src.tracker, &p->maps, out);
 }
 
-/* What the mappings hold now, where the job's own events can't tell. */
-static int look_again(struct dump_proc *p)
-{
-	_cleanup_(dirty_free) struct dirty shared = {0};
-	int err = populated_of(p, &p->stream.populated);
-
-	vec_each(v, &p->maps)
-	{
-		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
-			err = populated_shared(p, v, &shared);
-	}
-	return err ? err : dirty_join(&p->stream.last, &shared);
-}
-
 static int collect_dirty(struct dump *d)
 {
 	bool huge = huge_pages_possible(), all_exact = true;
@@ -266,18 +255,21 @@ static int collect_dirty(struct dump *d)
 			err = segments_find(d);
 		if (!err)
 			err = route_dirty(d, p, &set, true);
-		if (!err && !p->exact)
-			err = look_again(p);
+		if (!err)
+			err = populated_again(p, !p->exact);
 		all_exact &= p->exact;
 	}
-	for (size_t i = 0; !err && i < d->segments.n; i++) {
-		struct dump_segment *s = d->segments.data[i];
-
-		if (!all_exact || !s->stream.populated.n)
-			err = populated_segment(s, &s->stream.populated);
-	}
+	if (!err)
+		err = segments_settle(d, all_exact);
 	d->result.found_by = all_exact ? "events" : "scan";
 	return err;
+}
+
+static int stage_stream(struct dump *d, const struct page_source *from, struct stream *s)
+{
+	int err = stage_runs(d, from, s, &s->last);
+
+	return err ? err : stage_changed(d, from, s, &s->compare);
 }
 
 static int collect_pages(struct dump *d)
@@ -286,11 +278,9 @@ static int collect_pages(struct dump *d)
 
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
-			err = stage_runs(d, &d->procs.data[i]->source, &d->procs.data[i]->stream,
-					 &d->procs.data[i]->stream.last);
+			err = stage_stream(d, &d->procs.data[i]->source, &d->procs.data[i]->stream);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = stage_runs(d, &d->segments.data[i]->source, &d->segments.data[i]->stream,
-				 &d->segments.data[i]->stream.last);
+		err = stage_stream(d, &d->segments.data[i]->source, &d->segments.data[i]->stream);
 	return err;
 }
 

@@ -359,6 +359,64 @@ int stage_runs(struct dump *d, const struct page_source *from, struct stream *st
 	return err;
 }
 
+static bool is_in_ctl(const struct stream *s, uint64_t page, const uint8_t *data)
+{
+	const struct ctl_entry *e = ctl_find(s->ctl, page, CTL_DIRECT);
+	struct icp_hash hash;
+
+	if (!e)
+		return false;
+	if (e->flags & CTL_ZERO)
+		return page_is_zero(data, page_size());
+	hash = page_hash(data, page_size());
+	return hash_equal(&hash, &e->hash);
+}
+
+/* Of the pages just read behind what is staged: keep those that differ. */
+static int keep_changed(struct dump *d, struct stream *stream, const struct batch *b)
+{
+	const uint8_t *data = b->data;
+	size_t page = page_size();
+
+	for (size_t i = 0; i < b->n; i++) {
+		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page) {
+			uint64_t number = (b->run[i].start + off) / page;
+			struct staged *s;
+
+			if (is_in_ctl(stream, number, data))
+				continue;
+			s = vec_push(&d->staging.list);
+			if (!s)
+				return fail(-ENOMEM, "stage pages");
+			*s = (struct staged){stream, number, 1, d->staging.used};
+			memmove(d->staging.data + d->staging.used, data, page);
+			d->staging.used += page;
+		}
+	}
+	return 0;
+}
+
+int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
+{
+	struct batch b; /* 8 KiB */
+	struct cursor c = {.runs = runs};
+	int err = 0;
+
+	while (!err && c.i < runs->n) {
+		if (d->staging.size - d->staging.used < BATCH_BYTES)
+			err = staging_prepare(d, (d->staging.used + d->staging.used / 2 + BATCH_BYTES) / page_size());
+		if (err)
+			return err;
+		b.data = (uint8_t *)d->staging.data + d->staging.used;
+		if (!batch_fill(&b, &c, BATCH_BYTES))
+			break;
+		err = batch_read(from, &b);
+		if (!err)
+			err = keep_changed(d, stream, &b);
+	}
+	return err;
+}
+
 int staging_store(struct dump *d)
 {
 	size_t page = page_size();

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/page.h"
@@ -23,6 +24,7 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return fail(-ENOMEM, "checkpoint");
 	d->config = *config;
 	d->start_ns = now_ns();
+	d->start_time = time(NULL);
 	d->config.progress->phase = "begin";
 	if (config->parent)
 		err = repo_manifest(config->repo, config->parent, &d->parent);
@@ -132,7 +134,7 @@ static int first_round(struct dump *d, struct dump_proc *p)
 	int err;
 
 	if (p->stream.compare_all) {
-		err = populated_private(p, &all);
+		err = populated_private(p, &all, NULL);
 		return err ? err : dirty_join(&p->stream.todo, &all);
 	}
 	err = dirty_join(&all, p->src.since);
@@ -227,7 +229,7 @@ static int note_populated(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		if (!p->gone)
-			err = lost(p, populated_of(p, &p->stream.populated));
+			err = lost(p, populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
 	return err;
 }

@@ -18,6 +18,8 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 
 	vec_each(r, &s->populated)
 	{
+		if (r->what == DIRTY_ZAPPED)
+			continue;
 		for (uint64_t at = r->start; at < r->end;) {
 			uint64_t next = at / page, missing_end;
 			const struct ctl_entry *e = ctl_next(s->ctl, &next);

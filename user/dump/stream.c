@@ -26,4 +26,5 @@ void stream_close(struct dump *d, struct stream *s)
 	dirty_free(&s->todo);
 	dirty_free(&s->populated);
 	dirty_free(&s->last);
+	dirty_free(&s->compare);
 }
