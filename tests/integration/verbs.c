@@ -231,7 +231,7 @@ static void put(struct txn *t, struct ctl *c, uint64_t address, const void *data
 
 	must(txn_pages(t, ctl_stream(c), &w));
 	for (size_t i = 0; i < n; i++) {
-		struct page_src src = {address / PAGE + i, (const uint8_t *)data + i * PAGE};
+		struct page_src src = {address / PAGE + i, (const uint8_t *)data + i * PAGE, NULL};
 
 		must(page_writer_put(w, &src, 1, c));
 	}
@@ -679,7 +679,7 @@ static void commit_self(struct job *j, const char *exe, bool spoil_id)
 		n++;
 		for (uint64_t at = v->start; v->prot & PROT_WRITE && at < v->end; at += PAGE) {
 			static uint8_t copy[PAGE] __attribute__((aligned(PAGE)));
-			struct page_src src = {at / PAGE, copy};
+			struct page_src src = {at / PAGE, copy, NULL};
 
 			/* one page of the table was never written in version 1: a hole there */
 			if (!j->parent && at == ((uintptr_t)verbs_table + PAGE) / PAGE * PAGE)

@@ -123,7 +123,7 @@ static void test_many_mappings(void **state)
 	for (uint32_t k = 0; k < N; k++) {
 		data[k * (PAGE / 4)] = k + 1;
 		pages[k] = (struct page_src){(FIRST + 2ull * k * PAGE) / PAGE,
-					     &data[k * (PAGE / 4)]};
+					     &data[k * (PAGE / 4)], NULL};
 		image_vma(&i, FIRST + 2ull * k * PAGE, 1, VMA_ANON);
 	}
 	image_commit(&i, pages, N);
