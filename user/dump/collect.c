@@ -2,7 +2,7 @@
 /*
  * The pause:
  *
- *     freeze -> last dirty sets -> copy those pages to staging memory -> registers and other state -> release
+ *     freeze -> registers and other state -> last dirty sets -> copy those pages to staging memory -> release
  *
  * Nothing here writes to storage. With events that explain everything since the last take only the pages that they name are
  * looked at; otherwise all page tables are scanned.
@@ -225,16 +225,33 @@ static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty
 	_cleanup_(dirty_free) struct dirty where = {0};
 	int err;
 
-	p->exact = is_exact(d, p);
 	if (p->exact) {
 		err = candidates(d, p, huge, &where);
 		if (!err)
 			err = tracker_take_ranges(p->src.tracker, &p->maps, &where, out);
 		return err || !d->config.paranoid ? err : check_paranoid(p, out);
 	}
-	maps_free(&p->maps);
-	err = maps_read(p->src.target, &p->maps);
-	return err ? err : tracker_take(p->src.tracker, &p->maps, out);
+	return tracker_take(p->src.tracker, &p->maps, out);
+}
+
+/*
+ * Do the events explain everything up to the freeze? Asked before the state is read, which takes the target's locks, too. The maps
+ * as they are now: arming new mappings may have merged some since the last look.
+ */
+static int look_at_freeze(struct dump *d)
+{
+	int err = d->config.events ? events_drain(d->config.events, d->config.batch) : 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (p->gone)
+			continue;
+		p->exact = is_exact(d, p);
+		maps_free(&p->maps);
+		err = maps_read(p->src.target, &p->maps);
+	}
+	return err;
 }
 
 static int collect_dirty(struct dump *d)
@@ -308,16 +325,18 @@ int dump_collect(struct dump *d)
 	int err;
 
 	d->config.progress->phase = "collect";
-	err = collect_dirty(d);
+	err = look_at_freeze(d);
+	if (!err) /* before the pages: an injected call lets the kernel write to the target's memory (rseq) */
+		err = collect_state(d);
 	t1 = now_ns();
 	if (!err)
-		err = collect_pages(d);
+		err = collect_dirty(d);
 	t2 = now_ns();
 	if (!err)
-		err = collect_state(d);
-	d->result.phase.dirty_ns = t1 - t0;
-	d->result.phase.copy_ns = t2 - t1;
-	d->result.phase.state_ns = now_ns() - t2;
+		err = collect_pages(d);
+	d->result.phase.state_ns = t1 - t0;
+	d->result.phase.dirty_ns = t2 - t1;
+	d->result.phase.copy_ns = now_ns() - t2;
 	return err;
 }
 

@@ -21,15 +21,17 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 		if (r->what == DIRTY_ZAPPED)
 			continue;
 		for (uint64_t at = r->start; at < r->end;) {
-			uint64_t next = at / page, missing_end;
-			const struct ctl_entry *e = ctl_next(s->ctl, &next);
+			struct ctl_run run;
+			uint64_t missing_end = r->end;
+			bool found = ctl_next_run(s->ctl, at / page, UINT64_MAX, &run);
 			char byte;
 
-			if (e && next == at / page) {
-				at += page;
+			if (found && run.page <= at / page) {
+				at = (run.page + run.n) * page;
 				continue;
 			}
-			missing_end = e && next * page < r->end ? next * page : r->end;
+			if (found && run.page * page < missing_end)
+				missing_end = run.page * page;
 			for (; at < missing_end; at += page)
 				if (source->file_fd < 0 && pread(source->mem_fd, &byte, 1, (off_t)at) == 1)
 					return refuse(-EUCLEAN, "page %#lx was not copied: please report this", at);
@@ -38,30 +40,12 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 	return 0;
 }
 
-/*
- * As many entries as pages: then there is nothing to remove and nothing missing, without walking all of them. (Both
- * at once, and as many, would take a page that was populated without being dirty.)
- */
-static int entries_match(const struct stream *s, bool *match)
-{
-	_cleanup_(dirty_free) struct dirty all = {0};
-	int err = dirty_join(&all, &s->populated);
-
-	if (!err)
-		err = dirty_join(&all, &s->last);
-	*match = !err && dirty_pages(&all) == ctl_pages(s->ctl) + ctl_zeros(s->ctl);
-	return err;
-}
-
 static int finish_stream(struct dump *d, struct stream *s, const struct page_source *source, bool killed)
 {
 	const struct page_stats *stats;
-	bool match;
-	int err = entries_match(s, &match);
+	int err = stream_remove_others(s, &s->populated, &s->last);
 
-	if (!err && !match)
-		err = stream_remove_others(s, &s->populated, &s->last);
-	if (!err && !match && !killed)
+	if (!err && !killed)
 		err = check_complete(s, source);
 	if (err)
 		return err;
