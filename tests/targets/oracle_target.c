@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Random work on every kind of memory. Arguments: SEED WORKDIR [free | calm].
+ * Random work on every kind of memory. Arguments: SEED WORKDIR [free | calm | free-calm].
  *
  * Without "free" it does nothing but what it is told: "N\n" on stdin is N operations, spread over itself and its children, then
  * "ok\n" and it blocks. With "free" it and a child run four threads each, which never rest; it says "ok\n" when they do.
@@ -584,6 +584,7 @@ static void start_free(uint64_t seed)
 		workers[i].rng = seed + i * 7919;
 		workers[i].main = !i;
 		workers[i].free = true;
+		workers[i].calm = workers[0].calm;
 		if (i && pthread_create(&thread, NULL, run_free, &workers[i]))
 			wrong("pthread_create");
 	}
@@ -645,8 +646,8 @@ int main(int argc, char **argv)
 	workers[0].rng = seed | 1;
 	workers[0].main = true;
 	set_up(&workers[0], argv[2]);
-	workers[0].calm = argc > 3 && !strcmp(argv[3], "calm");
-	if (argc > 3 && !strcmp(argv[3], "free")) {
+	workers[0].calm = argc > 3 && strstr(argv[3], "calm");
+	if (argc > 3 && !strncmp(argv[3], "free", 4)) {
 		pid_t self = getpid(), child = fork();
 
 		if (!child) {
