@@ -17,7 +17,7 @@
 
 #include "lib/oracle.h"
 
-#define KILLS 60
+#define KILLS 90
 #define MANY 300 /* checkpoints of a target that notices every EINTR */
 #define NOBODY 65534
 
@@ -49,7 +49,7 @@ static int tear_down(void **state)
 
 	talker_end(&f->target);
 	outside_free(&f->before);
-	snprintf(command, sizeof(command), "umount -q %s/disk; rm -rf %s", f->top, f->top);
+	snprintf(command, sizeof(command), "rm -rf %s", f->top);
 	ignore_failure(system(command));
 	free(f);
 	return 0;
@@ -115,7 +115,7 @@ static void test_kill_9(void **state)
 	double begin = seconds_now(), whole;
 
 	cut_well(f, NULL, NULL);
-	whole = (seconds_now() - begin) * 1200;
+	whole = (seconds_now() - begin) * 900;
 	for (unsigned i = 0; i < KILLS; i++) {
 		const char *argv[] = {
 			built("icp-bpf"),	 "checkpoint", "--pid", f->pid, "--dir", f->dir,
@@ -156,13 +156,14 @@ static void each_fault(struct fixture *f, const char *what, const char *more)
 		status = cut(f, &r, more, NULL);
 		unsetenv("ICP_FAULT");
 		err = run_text(r.err);
-		reached = status == 111 || strstr(err, "injected") || status == 1;
-		if (status == 1 && !strstr(err, "injected fault"))
+		reached = status != 0;
+		if (status == 1 && !strstr(err, "injected fault") &&
+		    !strstr(err, "may not survive a power failure"))
 			fail_msg("fault %s: %s", text, err);
 		failed += status != 0;
 		assert_untouched(f->target.pid, &f->before, true);
 		/* a version more, or none; with a failure at the very end either */
-		assert_in_range(assert_repo(f, false) - before, 0, status ? 1 : 1);
+		assert_in_range(assert_repo(f, false) - before, 0, 1);
 		if (!status)
 			assert_int_equal(assert_repo(f, false), before + 1);
 		free(err);
@@ -380,10 +381,14 @@ static void test_no_eintr(void **state)
 	struct run r;
 	char count[16], *out;
 	unsigned lines = 0;
+	const char *argv[] = {built("icp-bpf"), "checkpoint", "--json", "--pid",
+			      f->pid,		"--dir",      f->dir,	"--every",
+			      "10ms",		"--count",    count,	NULL};
 
 	snprintf(count, sizeof(count), "%d", MANY);
-	if (icp(&r, NULL, "checkpoint", "--json", "--pid", f->pid, "--dir", f->dir, "--every",
-		"10ms", "--count", count, NULL))
+	run_start(&r, NULL, argv);
+	run_wait(&r, 200);
+	if (r.status)
 		fail_msg("%s", run_text(r.err));
 	out = run_text(r.out);
 	for (char *at = out; (at = strchr(at, '\n')); at++)

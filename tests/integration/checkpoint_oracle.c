@@ -197,7 +197,7 @@ static void concurrent(const char *name, const char *how, bool session, const ch
 	begin(&c, name, how);
 	if (session)
 		start_session(&c);
-	if (!strcmp(how, "free-calm"))
+	if (strcmp(how, "free"))
 		let_segments_age();
 	for (uint32_t i = 1; i <= (uint32_t)c.versions; i++) {
 		_cleanup_free_ char *line = NULL;
@@ -253,16 +253,21 @@ static void running_calm(void **state)
 	concurrent("running_calm", "free-calm", true, NULL);
 }
 
+static void running_plain(void **state)
+{
+	concurrent("running_plain", "free-plain", true, NULL);
+}
+
 static void running_with_lost_events(void **state)
 {
 	setenv("ICP_FAULT_RING", "4096", 1);
-	concurrent("running_with_lost_events", "free-calm", true, NULL);
+	concurrent("running_with_lost_events", "free-plain", true, NULL);
 	unsetenv("ICP_FAULT_RING");
 }
 
 static void running_paranoid(void **state)
 {
-	concurrent("running_paranoid", "free-calm", true, "--paranoid");
+	concurrent("running_paranoid", "free-plain", true, "--paranoid");
 }
 
 int main(int argc, char **argv)
@@ -276,6 +281,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(running_by_hash),
 		cmocka_unit_test(running_by_session),
 		cmocka_unit_test(running_calm),
+		cmocka_unit_test(running_plain),
 		cmocka_unit_test(running_with_lost_events),
 		cmocka_unit_test(running_paranoid),
 	};
