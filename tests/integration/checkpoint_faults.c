@@ -374,6 +374,43 @@ static void test_storms(void **state)
 	assert_repo(f, true);
 }
 
+/* The job ends in the middle: there is a version or there is none, and nobody is left behind. */
+static void test_target_ends(void **state)
+{
+	struct fixture *f = *state;
+	unsigned failed = 0;
+
+	cut_well(f, NULL, NULL);
+	for (unsigned i = 0; i < 20; i++) {
+		const char *argv[] = {built("icp-bpf"), "checkpoint", "--pid", f->pid,
+				      "--dir",		f->dir,	      NULL};
+		pid_t none[] = {0};
+		struct run r;
+		size_t before = assert_repo(f, false);
+
+		run_start(&r, NULL, argv);
+		nap_ms(20 + 12 * i);
+		talker_end(&f->target);
+		run_wait(&r, 20);
+		assert_true(WIFEXITED(r.status) && WEXITSTATUS(r.status) < 2);
+		failed += r.status != 0;
+		if (r.status) {
+			char *err = run_text(r.err);
+
+			assert_int_equal(strncmp(err, "icp-bpf: ", 9), 0);
+			free(err);
+		}
+		run_close(&r);
+		assert_no_orphans(none, 2);
+		assert_int_equal(assert_repo(f, false), before + !r.status);
+		talker_start(&f->target, built("tests/targets/checksum"), NULL);
+		talker_ask(&f->target, "", "ok threads");
+		snprintf(f->pid, sizeof(f->pid), "%d", f->target.pid);
+	}
+	print_message("%u of 20 failed\n", failed);
+	assert_repo(f, true);
+}
+
 /* Hundreds of pauses; the target reports every call that was interrupted. */
 static void test_no_eintr(void **state)
 {
@@ -543,9 +580,9 @@ int main(int argc, char **argv)
 		faults_test(test_kill_9),	    faults_test(test_store_faults),
 		faults_test(test_kill_with_faults), faults_test(test_leave_frozen),
 		faults_test(test_full_disk),	    faults_test(test_exclusion),
-		faults_test(test_storms),	    faults_test(test_no_eintr),
-		faults_test(test_what_it_says),	    faults_test(test_keep_tracking),
-		faults_test(test_somebody_else),
+		faults_test(test_storms),	    faults_test(test_target_ends),
+		faults_test(test_no_eintr),	    faults_test(test_what_it_says),
+		faults_test(test_keep_tracking),    faults_test(test_somebody_else),
 	};
 
 	if (argc > 1)
