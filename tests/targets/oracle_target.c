@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Random work on every kind of memory. Arguments: SEED WORKDIR [free | calm].
+ * Random work on every kind of memory. Arguments: SEED WORKDIR [free | calm | free-calm | free-plain].
  *
  * Without "free" it does nothing but what it is told: "N\n" on stdin is N operations, spread over itself and its children, then
  * "ok\n" and it blocks. With "free" it and a child run four threads each, which never rest; it says "ok\n" when they do.
  * With "calm" no process begins and no segment is attached after the start.
+ * "plain": and after a while no mapping changes any more, there are only writes.
  * No malloc of its own: the heap is for the brk operations.
  */
 #include <errno.h>
@@ -31,6 +32,7 @@
 #define KIDS 2
 #define SHARED_PAGES 64
 #define FILE_PAGES 64
+#define PLAIN_FROM 500
 
 enum kind { ANON, PRIVATE, SHARED, SEGMENT };
 
@@ -47,7 +49,8 @@ struct worker {
 	size_t n;
 	size_t heap; /* pages that brk added; of the main thread only */
 	uint8_t *heap_end;
-	bool main, free, calm;
+	bool main, free, calm, plain;
+	size_t done;
 	struct {
 		pid_t pid;
 		int to, from;
@@ -208,7 +211,7 @@ static void do_common(struct worker *w)
 		common[below(w, SHARED_PAGES * PAGE)] = (uint8_t)next(w);
 		attached[below(w, 3)][below(w, SHARED_PAGES * PAGE)] = (uint8_t)next(w);
 	}
-	if (!below(w, 16))
+	if (!w->plain && !below(w, 16))
 		madvise(common + below(w, SHARED_PAGES) * PAGE, PAGE,
 			below(w, 2) ? MADV_REMOVE : MADV_DONTNEED);
 }
@@ -527,8 +530,14 @@ static void one(struct worker *w)
 		do_map,	   do_map,     do_unmap,  do_remap,  do_brk,	do_advise,
 		do_advise, do_protect, do_stack,  do_thread,
 	};
+	static void (*const plain[])(struct worker *) = {do_store, do_store,  do_load,
+							 do_read,  do_common, do_pwrite};
 	size_t rare = below(w, 60);
 
+	if (w->plain && w->done++ > PLAIN_FROM) {
+		plain[below(w, sizeof(plain) / sizeof(plain[0]))](w);
+		return;
+	}
 	if (rare == 0)
 		do_writev(w);
 	else if (rare == 1)
@@ -584,6 +593,8 @@ static void start_free(uint64_t seed)
 		workers[i].rng = seed + i * 7919;
 		workers[i].main = !i;
 		workers[i].free = true;
+		workers[i].calm = workers[0].calm;
+		workers[i].plain = workers[0].plain;
 		if (i && pthread_create(&thread, NULL, run_free, &workers[i]))
 			wrong("pthread_create");
 	}
@@ -596,7 +607,7 @@ static int open_shared(const char *dir, const char *name, const char *pid)
 
 	snprintf(path, sizeof(path), "%s/%s%s", dir, name, pid);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, SHARED_PAGES * PAGE))
+	if (fd < 0 || ftruncate(fd, SHARED_PAGES * PAGE - 500))
 		wrong(path);
 	return fd;
 }
@@ -626,7 +637,9 @@ static void set_up(struct worker *w, const char *dir)
 	common = mmap(NULL, SHARED_PAGES * PAGE, PROT_READ | PROT_WRITE,
 		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	for (size_t i = 0; i < 3; i++) {
-		segments[i] = shmget(IPC_PRIVATE, SHARED_PAGES * PAGE, 0600);
+		/* the last one's end is not at the end of a page, whose rest is memory all the same */
+		segments[i] =
+			shmget(IPC_PRIVATE, SHARED_PAGES * PAGE - (i == 2 ? 1000 : 0), 0600);
 		attached[i] = segments[i] < 0 ? NULL : shmat(segments[i], NULL, 0);
 		if (!attached[i] || attached[i] == (void *)-1)
 			wrong("shm");
@@ -645,8 +658,9 @@ int main(int argc, char **argv)
 	workers[0].rng = seed | 1;
 	workers[0].main = true;
 	set_up(&workers[0], argv[2]);
-	workers[0].calm = argc > 3 && !strcmp(argv[3], "calm");
-	if (argc > 3 && !strcmp(argv[3], "free")) {
+	workers[0].plain = argc > 3 && strstr(argv[3], "plain");
+	workers[0].calm = workers[0].plain || (argc > 3 && strstr(argv[3], "calm"));
+	if (argc > 3 && !strncmp(argv[3], "free", 4)) {
 		pid_t self = getpid(), child = fork();
 
 		if (!child) {

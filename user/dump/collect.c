@@ -209,7 +209,7 @@ static bool covers(const struct dirty *set, const struct dirty_run *run)
 static int check_paranoid(struct dump_proc *p, struct dirty *set)
 {
 	_cleanup_(dirty_free) struct dirty missed = {0};
-	int err = tracker_take(p->src.tracker, &p->maps, &missed);
+	int err = tracker_take(p->src.tracker, &p->maps, &missed), joined;
 
 	vec_each(r, &missed)
 	{
@@ -217,7 +217,8 @@ static int check_paranoid(struct dump_proc *p, struct dirty *set)
 			err = refuse(-EUCLEAN, "pid %d: page %#lx was written without an event: please report this",
 				     p->src.target->pid, r->start);
 	}
-	return err;
+	joined = dirty_join(set, &missed); /* they are armed again: the next version must know */
+	return err ? err : joined;
 }
 
 static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
@@ -262,12 +263,13 @@ static int collect_dirty(struct dump *d)
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		_cleanup_(dirty_free) struct dirty set = {0};
 		struct dump_proc *p = d->procs.data[i];
+		int joined;
 
 		if (p->gone)
 			continue;
 		err = last_set(d, p, huge, &set);
-		if (!err)
-			err = proc_taken(p, &set);
+		joined = proc_taken(p, &set); /* also of a take that failed half-way */
+		err = err ? err : joined;
 		if (!err)
 			err = segments_find(d);
 		if (!err)

@@ -116,12 +116,30 @@ static int read_singly(const struct page_source *from, struct batch *b, size_t f
 	return err;
 }
 
+/* The page that holds the end of the file: memory behind the end can be used through mappings, but not be read with read(). */
+static int read_last_page(int fd, uint8_t *to, uint64_t offset)
+{
+	uint8_t *page = mmap(NULL, page_size(), PROT_READ, MAP_SHARED, fd, (off_t)offset);
+
+	if (page == MAP_FAILED)
+		return -errno;
+	memcpy(to, page, page_size());
+	munmap(page, page_size());
+	return 0;
+}
+
 static int read_file(const struct page_source *from, struct batch *b)
 {
 	size_t at = 0;
 
 	for (size_t i = 0; i < b->n; i++) {
+		uint64_t last = b->run[i].bytes - page_size();
 		int err = io_pread_full(from->file_fd, b->data + at, b->run[i].bytes, (off_t)b->run[i].start);
+
+		if (err == -ENODATA)
+			err = last ? io_pread_full(from->file_fd, b->data + at, last, (off_t)b->run[i].start) : 0;
+		if (!err && b->run[i].start + b->run[i].bytes > from->file_size)
+			err = read_last_page(from->file_fd, b->data + at + last, b->run[i].start + last);
 
 		if (err)
 			return fail(err, "read a segment at %#lx", b->run[i].start);

@@ -90,6 +90,14 @@ int proc_taken(struct dump_proc *p, const struct dirty *set)
 	return err || !p->src.taken ? err : dirty_join(p->src.taken, set);
 }
 
+/* A take that failed half-way has armed what it found: that is not forgotten either. */
+static int taken(struct dump_proc *p, int err, const struct dirty *set)
+{
+	int joined = proc_taken(p, set);
+
+	return err ? err : joined;
+}
+
 /* The set of one round, into `since` before anything else. */
 static int take_running(struct dump *d, struct dump_proc *p)
 {
@@ -107,9 +115,7 @@ static int take_running(struct dump *d, struct dump_proc *p)
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (!err)
-		err = tracker_take(p->src.tracker, &p->maps, &fresh);
-	if (!err)
-		err = proc_taken(p, &fresh);
+		err = taken(p, tracker_take(p->src.tracker, &p->maps, &fresh), &fresh);
 	if (!err)
 		err = segments_find(d);
 	return err ? err : route_dirty(d, p, &fresh, false);

@@ -11,6 +11,7 @@ struct page_source {
 	pid_t pid;   /* process_vm_readv(), at the address */
 	int mem_fd;  /* /proc/PID/mem for what that refuses (PROT_NONE...) */
 	int file_fd; /* >= 0: pread() at the offset instead */
+	uint64_t file_size;
 };
 
 /* One page file and its control structure. */

@@ -101,6 +101,7 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 		free(s);
 		return 0;
 	}
+	s->source.file_size = s->size;
 	if (!err)
 		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
 				  parent_segment(d, s->shmid) != NULL, NULL);

@@ -79,6 +79,7 @@ static int add_all(struct session *s, struct dump *d, const struct repo *repo, c
 static int freeze_known(struct session *s, struct dump *d, const struct repo *repo)
 {
 	_cleanup_(free_pids) pid_list strangers = {0};
+	char why[256] = "the job starts new processes faster than they can be attached to";
 
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		int err = dump_precopy(d);
@@ -87,14 +88,18 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 			err = dump_freeze(d, &strangers);
 		if (err != -EAGAIN || !strangers.n)
 			return err;
-		for (size_t i = 0; i < strangers.n; i++)
-			if (session_add(s, strangers.data[i]))
+		for (size_t i = 0; i < strangers.n; i++) {
+			err = session_add(s, strangers.data[i]);
+			if (err && err != -ESRCH) /* a child of vfork() can be attached as soon as it executes */
+				snprintf(why, sizeof(why), "%s", err_text(err));
+			if (err)
 				err_clear();
+		}
 		err = add_all(s, d, repo, &strangers);
 		if (err)
 			return err;
 	}
-	return refuse(-EBUSY, "the job starts new processes faster than they can be attached to");
+	return refuse(-EBUSY, "%s", why);
 }
 
 static int run_phases(struct session *s, struct dump *d, const struct repo *repo, const struct checkpoint_request *r,

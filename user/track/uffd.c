@@ -495,12 +495,13 @@ static int follow(struct tracker *base, const struct maps *maps)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
 	_cleanup_(dirty_free) struct dirty found = {0};
-	int err = target_reopen_pagemap(base->target);
+	int err = target_reopen_pagemap(base->target), joined;
 
 	for (size_t i = 0; !err && i < maps->n; i++)
 		if (trackable(&maps->data[i]) && !is_armed(t, &maps->data[i]))
 			err = scan_vma(t, &maps->data[i], maps->data[i].start, &found);
-	return err || !found.n ? err : dirty_join(&t->pending, &found);
+	joined = found.n ? dirty_join(&t->pending, &found) : 0;
+	return err ? err : joined;
 }
 
 static int arm_all(struct uffd_tracker *t, bool count_present)
