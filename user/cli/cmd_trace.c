@@ -235,7 +235,7 @@ static int run_trace(struct trace *t)
 		.tree = t->o.tree,
 		.interval_s = t->o.interval_s,
 		.top = (size_t)t->o.top,
-		.segment_events = t->o.events || t->o.json, /* the other view shows none */
+		.segment_events = t->o.events,
 	};
 	int err = open_view(t);
 

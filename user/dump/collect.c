@@ -2,7 +2,7 @@
 /*
  * The pause:
  *
- *     freeze -> last dirty sets -> copy those pages to staging memory -> registers and other state -> release
+ *     freeze -> registers and other state -> last dirty sets -> copy those pages to staging memory -> release
  *
  * Nothing here writes to storage. With events that explain everything since the last take only the pages that they name are
  * looked at; otherwise all page tables are scanned.
@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -99,8 +100,10 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 		if (err)
 			return err;
 		err = warden_freeze(d->config.warden, pids.data, pids.n, true, d->config.deadline_ms, &start);
-		if (err != -ESRCH)
+		if (err != -ESRCH && err != -EBUSY)
 			break;
+		if (err == -EBUSY) /* a thread that waits for a disk */
+			usleep(10000u << attempt);
 	}
 	if (err)
 		return err;
@@ -206,7 +209,7 @@ static bool covers(const struct dirty *set, const struct dirty_run *run)
 static int check_paranoid(struct dump_proc *p, struct dirty *set)
 {
 	_cleanup_(dirty_free) struct dirty missed = {0};
-	int err = tracker_take(p->src.tracker, &p->maps, &missed);
+	int err = tracker_take(p->src.tracker, &p->maps, &missed), joined;
 
 	vec_each(r, &missed)
 	{
@@ -214,7 +217,8 @@ static int check_paranoid(struct dump_proc *p, struct dirty *set)
 			err = refuse(-EUCLEAN, "pid %d: page %#lx was written without an event: please report this",
 				     p->src.target->pid, r->start);
 	}
-	return err;
+	joined = dirty_join(set, &missed); /* they are armed again: the next version must know */
+	return err ? err : joined;
 }
 
 static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
@@ -222,30 +226,33 @@ static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty
 	_cleanup_(dirty_free) struct dirty where = {0};
 	int err;
 
-	p->exact = is_exact(d, p);
 	if (p->exact) {
 		err = candidates(d, p, huge, &where);
 		if (!err)
 			err = tracker_take_ranges(p->src.tracker, &p->maps, &where, out);
 		return err || !d->config.paranoid ? err : check_paranoid(p, out);
 	}
-	maps_free(&p->maps);
-	err = maps_read(p->src.target, &p->maps);
-	return err ? err : tracker_take(p->src.tracker, &p->maps, out);
+	return tracker_take(p->src.tracker, &p->maps, out);
 }
 
-/* What the mappings hold now, where the job's own events can't tell. */
-static int look_again(struct dump_proc *p)
+/*
+ * Do the events explain everything up to the freeze? Asked before the state is read, which takes the target's locks, too. The maps
+ * as they are now: arming new mappings may have merged some since the last look.
+ */
+static int look_at_freeze(struct dump *d)
 {
-	_cleanup_(dirty_free) struct dirty shared = {0};
-	int err = populated_of(p, &p->stream.populated);
+	int err = d->config.events ? events_drain(d->config.events, d->config.batch) : 0;
 
-	vec_each(v, &p->maps)
-	{
-		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
-			err = populated_shared(p, v, &shared);
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		if (p->gone)
+			continue;
+		p->exact = is_exact(d, p);
+		maps_free(&p->maps);
+		err = maps_read(p->src.target, &p->maps);
 	}
-	return err ? err : dirty_join(&p->stream.last, &shared);
+	return err;
 }
 
 static int collect_dirty(struct dump *d)
@@ -256,28 +263,32 @@ static int collect_dirty(struct dump *d)
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		_cleanup_(dirty_free) struct dirty set = {0};
 		struct dump_proc *p = d->procs.data[i];
+		int joined;
 
 		if (p->gone)
 			continue;
 		err = last_set(d, p, huge, &set);
-		if (!err)
-			err = proc_taken(p, &set);
+		joined = proc_taken(p, &set); /* also of a take that failed half-way */
+		err = err ? err : joined;
 		if (!err)
 			err = segments_find(d);
 		if (!err)
 			err = route_dirty(d, p, &set, true);
-		if (!err && !p->exact)
-			err = look_again(p);
+		if (!err)
+			err = populated_again(p, !p->exact);
 		all_exact &= p->exact;
 	}
-	for (size_t i = 0; !err && i < d->segments.n; i++) {
-		struct dump_segment *s = d->segments.data[i];
-
-		if (!all_exact || !s->stream.populated.n)
-			err = populated_segment(s, &s->stream.populated);
-	}
+	if (!err)
+		err = segments_settle(d, all_exact);
 	d->result.found_by = all_exact ? "events" : "scan";
 	return err;
+}
+
+static int stage_stream(struct dump *d, const struct page_source *from, struct stream *s)
+{
+	int err = stage_runs(d, from, s, &s->last);
+
+	return err ? err : stage_changed(d, from, s, &s->compare);
 }
 
 static int collect_pages(struct dump *d)
@@ -286,11 +297,9 @@ static int collect_pages(struct dump *d)
 
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
-			err = stage_runs(d, &d->procs.data[i]->source, &d->procs.data[i]->stream,
-					 &d->procs.data[i]->stream.last);
+			err = stage_stream(d, &d->procs.data[i]->source, &d->procs.data[i]->stream);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = stage_runs(d, &d->segments.data[i]->source, &d->segments.data[i]->stream,
-				 &d->segments.data[i]->stream.last);
+		err = stage_stream(d, &d->segments.data[i]->source, &d->segments.data[i]->stream);
 	return err;
 }
 
@@ -318,16 +327,18 @@ int dump_collect(struct dump *d)
 	int err;
 
 	d->config.progress->phase = "collect";
-	err = collect_dirty(d);
+	err = look_at_freeze(d);
+	if (!err) /* before the pages: an injected call lets the kernel write to the target's memory (rseq) */
+		err = collect_state(d);
 	t1 = now_ns();
 	if (!err)
-		err = collect_pages(d);
+		err = collect_dirty(d);
 	t2 = now_ns();
 	if (!err)
-		err = collect_state(d);
-	d->result.phase.dirty_ns = t1 - t0;
-	d->result.phase.copy_ns = t2 - t1;
-	d->result.phase.state_ns = now_ns() - t2;
+		err = collect_pages(d);
+	d->result.phase.state_ns = t1 - t0;
+	d->result.phase.dirty_ns = t2 - t1;
+	d->result.phase.copy_ns = now_ns() - t2;
 	return err;
 }
 

@@ -41,6 +41,8 @@ struct batch {
 	} run[BATCH_RUNS];
 	size_t n;
 	size_t bytes;
+	struct icp_hash hash[BATCH_BYTES / 4096]; /* of each page, with `hashed` */
+	bool hashed;
 };
 
 /* A position in a list of runs. */
@@ -114,12 +116,30 @@ static int read_singly(const struct page_source *from, struct batch *b, size_t f
 	return err;
 }
 
+/* The page that holds the end of the file: memory behind the end can be used through mappings, but not be read with read(). */
+static int read_last_page(int fd, uint8_t *to, uint64_t offset)
+{
+	uint8_t *page = mmap(NULL, page_size(), PROT_READ, MAP_SHARED, fd, (off_t)offset);
+
+	if (page == MAP_FAILED)
+		return -errno;
+	memcpy(to, page, page_size());
+	munmap(page, page_size());
+	return 0;
+}
+
 static int read_file(const struct page_source *from, struct batch *b)
 {
 	size_t at = 0;
 
 	for (size_t i = 0; i < b->n; i++) {
+		uint64_t last = b->run[i].bytes - page_size();
 		int err = io_pread_full(from->file_fd, b->data + at, b->run[i].bytes, (off_t)b->run[i].start);
+
+		if (err == -ENODATA)
+			err = last ? io_pread_full(from->file_fd, b->data + at, last, (off_t)b->run[i].start) : 0;
+		if (!err && b->run[i].start + b->run[i].bytes > from->file_size)
+			err = read_last_page(from->file_fd, b->data + at + last, b->run[i].start + last);
 
 		if (err)
 			return fail(err, "read a segment at %#lx", b->run[i].start);
@@ -151,6 +171,16 @@ static int batch_read(const struct page_source *from, struct batch *b)
 	return read_singly(from, b, i, at);
 }
 
+/* The reader's part of the work on the pages, so that both threads have about as much to do. */
+static void batch_hash(struct batch *b)
+{
+	size_t page = page_size();
+
+	for (size_t i = 0; i < b->bytes / page; i++)
+		b->hash[i] = page_digest(b->data + i * page, page);
+	b->hashed = true;
+}
+
 static int batch_store(struct stream *stream, const struct batch *b)
 {
 	struct page_src src[BATCH_BYTES / 4096];
@@ -158,8 +188,12 @@ static int batch_store(struct stream *stream, const struct batch *b)
 	const uint8_t *data = b->data;
 
 	for (size_t i = 0; i < b->n; i++)
-		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page)
-			src[n++] = (struct page_src){.page = (b->run[i].start + off) / page, .data = data};
+		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page, n++)
+			src[n] = (struct page_src){
+				.page = (b->run[i].start + off) / page,
+				.data = data,
+				.hash = b->hashed ? &b->hash[n] : NULL,
+			};
 	return page_writer_put(stream->writer, src, n, stream->ctl);
 }
 
@@ -195,6 +229,8 @@ static void *reader_main(void *arg)
 		more = more && batch_fill(b, &c, BATCH_BYTES);
 		if (more)
 			err = batch_read(p->from, b);
+		if (more && !err)
+			batch_hash(b);
 		pthread_mutex_lock(&p->lock);
 		if (more && !err)
 			p->filled++;
@@ -318,7 +354,7 @@ int staging_prepare(struct dump *d, uint64_t pages)
 
 int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
 {
-	struct batch b; /* 8 KiB */
+	struct batch b; /* 12 KiB */
 	struct cursor c = {.runs = runs};
 	int err = staging_prepare(d, d->staging.used / page_size() + dirty_pages(runs));
 
@@ -341,6 +377,64 @@ int stage_runs(struct dump *d, const struct page_source *from, struct stream *st
 	return err;
 }
 
+static bool is_in_ctl(const struct stream *s, uint64_t page, const uint8_t *data)
+{
+	const struct ctl_entry *e = ctl_find(s->ctl, page, CTL_DIRECT);
+	struct icp_hash hash;
+
+	if (!e)
+		return false;
+	if (e->flags & CTL_ZERO)
+		return page_is_zero(data, page_size());
+	hash = page_hash(data, page_size());
+	return hash_equal(&hash, &e->hash);
+}
+
+/* Of the pages just read behind what is staged: keep those that differ. */
+static int keep_changed(struct dump *d, struct stream *stream, const struct batch *b)
+{
+	const uint8_t *data = b->data;
+	size_t page = page_size();
+
+	for (size_t i = 0; i < b->n; i++) {
+		for (uint64_t off = 0; off < b->run[i].bytes; off += page, data += page) {
+			uint64_t number = (b->run[i].start + off) / page;
+			struct staged *s;
+
+			if (is_in_ctl(stream, number, data))
+				continue;
+			s = vec_push(&d->staging.list);
+			if (!s)
+				return fail(-ENOMEM, "stage pages");
+			*s = (struct staged){stream, number, 1, d->staging.used};
+			memmove(d->staging.data + d->staging.used, data, page);
+			d->staging.used += page;
+		}
+	}
+	return 0;
+}
+
+int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
+{
+	struct batch b; /* 8 KiB */
+	struct cursor c = {.runs = runs};
+	int err = 0;
+
+	while (!err && c.i < runs->n) {
+		if (d->staging.size - d->staging.used < BATCH_BYTES)
+			err = staging_prepare(d, (d->staging.used + d->staging.used / 2 + BATCH_BYTES) / page_size());
+		if (err)
+			return err;
+		b.data = (uint8_t *)d->staging.data + d->staging.used;
+		if (!batch_fill(&b, &c, BATCH_BYTES))
+			break;
+		err = batch_read(from, &b);
+		if (!err)
+			err = keep_changed(d, stream, &b);
+	}
+	return err;
+}
+
 int staging_store(struct dump *d)
 {
 	size_t page = page_size();
@@ -353,7 +447,8 @@ int staging_store(struct dump *d)
 			int err;
 
 			for (; n < 256 && i < s->n; i++, n++)
-				src[n] = (struct page_src){s->page + i, d->staging.data + s->offset + i * page};
+				src[n] = (struct page_src){.page = s->page + i,
+							   .data = d->staging.data + s->offset + i * page};
 			err = page_writer_put(s->stream->writer, src, n, s->stream->ctl);
 			if (err)
 				return err;

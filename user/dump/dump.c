@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/page.h"
@@ -16,13 +17,14 @@
 int dump_open(const struct dump_config *config, struct dump **out)
 {
 	_cleanup_dump_ struct dump *d = calloc(1, sizeof(*d));
-	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = true};
+	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = config->dedup};
 	int err = 0;
 
 	if (!d)
 		return fail(-ENOMEM, "checkpoint");
 	d->config = *config;
 	d->start_ns = now_ns();
+	d->start_time = time(NULL);
 	d->config.progress->phase = "begin";
 	if (config->parent)
 		err = repo_manifest(config->repo, config->parent, &d->parent);
@@ -46,7 +48,7 @@ static int open_proc(struct dump *d, struct dump_proc *p)
 	int err = source_open(&p->source, p->src.target);
 
 	if (!err)
-		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent);
+		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent, p->src.ctl);
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)
@@ -88,6 +90,14 @@ int proc_taken(struct dump_proc *p, const struct dirty *set)
 	return err || !p->src.taken ? err : dirty_join(p->src.taken, set);
 }
 
+/* A take that failed half-way has armed what it found: that is not forgotten either. */
+static int taken(struct dump_proc *p, int err, const struct dirty *set)
+{
+	int joined = proc_taken(p, set);
+
+	return err ? err : joined;
+}
+
 /* The set of one round, into `since` before anything else. */
 static int take_running(struct dump *d, struct dump_proc *p)
 {
@@ -105,9 +115,7 @@ static int take_running(struct dump *d, struct dump_proc *p)
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (!err)
-		err = tracker_take(p->src.tracker, &p->maps, &fresh);
-	if (!err)
-		err = proc_taken(p, &fresh);
+		err = taken(p, tracker_take(p->src.tracker, &p->maps, &fresh), &fresh);
 	if (!err)
 		err = segments_find(d);
 	return err ? err : route_dirty(d, p, &fresh, false);
@@ -132,7 +140,7 @@ static int first_round(struct dump *d, struct dump_proc *p)
 	int err;
 
 	if (p->stream.compare_all) {
-		err = populated_private(p, &all);
+		err = populated_private(p, &all, NULL);
 		return err ? err : dirty_join(&p->stream.todo, &all);
 	}
 	err = dirty_join(&all, p->src.since);
@@ -227,7 +235,7 @@ static int note_populated(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		if (!p->gone)
-			err = lost(p, populated_of(p, &p->stream.populated));
+			err = lost(p, populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
 	return err;
 }

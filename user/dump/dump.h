@@ -38,6 +38,7 @@ struct dump_config {
 	const pid_t *roots;	/* the processes that the user named; borrowed */
 	size_t n_roots;
 	uint32_t parent;	/* a visible version, or 0: full */
+	bool dedup;		/* store equal pages once: worth it for several processes */
 	bool full;		/* write every page, whatever the parent has */
 	bool no_restart;	/* don't refuse what can't be restarted */
 	bool paranoid;		/* event-driven and scan: fail on a difference that costs data */
@@ -59,6 +60,8 @@ struct dump_source {
 	struct tracker *tracker;
 	struct dirty *since;	/* everything known to be dirty since version @since_version */
 	struct dirty *taken;	/* what is taken is joined into this too, for the owner's statistics; or NULL */
+	struct ctl **ctl;	/* the owner's copy of the control structure, used if it is of config.parent; left empty if the
+				   version fails, of the new version else. NULL: there is no owner's copy */
 	uint32_t since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 

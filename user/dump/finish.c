@@ -18,16 +18,20 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 
 	vec_each(r, &s->populated)
 	{
+		if (r->what == DIRTY_ZAPPED)
+			continue;
 		for (uint64_t at = r->start; at < r->end;) {
-			uint64_t next = at / page, missing_end;
-			const struct ctl_entry *e = ctl_next(s->ctl, &next);
+			struct ctl_run run;
+			uint64_t missing_end = r->end;
+			bool found = ctl_next_run(s->ctl, at / page, UINT64_MAX, &run);
 			char byte;
 
-			if (e && next == at / page) {
-				at += page;
+			if (found && run.page <= at / page) {
+				at = (run.page + run.n) * page;
 				continue;
 			}
-			missing_end = e && next * page < r->end ? next * page : r->end;
+			if (found && run.page * page < missing_end)
+				missing_end = run.page * page;
 			for (; at < missing_end; at += page)
 				if (source->file_fd < 0 && pread(source->mem_fd, &byte, 1, (off_t)at) == 1)
 					return refuse(-EUCLEAN, "page %#lx was not copied: please report this", at);
@@ -112,7 +116,13 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	if (err && durable)
 		return err;
 	vec_each(p, &d->procs)
+	{
 		dirty_clear((*p)->src.since); /* it is in the version now */
+		if ((*p)->src.ctl && !(*p)->gone) {
+			ctl_free(*(*p)->src.ctl);
+			*(*p)->src.ctl = take_ptr((*p)->stream.ctl);
+		}
+	}
 	d->result.total_ns = now_ns() - d->start_ns;
 	*out = d->result;
 	return durable ? 0 : fail(-EIO, "version %u is written, but may not survive a power failure", d->result.version);

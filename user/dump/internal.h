@@ -11,6 +11,7 @@ struct page_source {
 	pid_t pid;   /* process_vm_readv(), at the address */
 	int mem_fd;  /* /proc/PID/mem for what that refuses (PROT_NONE...) */
 	int file_fd; /* >= 0: pread() at the offset instead */
+	uint64_t file_size;
 };
 
 /* One page file and its control structure. */
@@ -22,6 +23,7 @@ struct stream {
 	struct dirty todo;	/* to be copied next; offsets for a segment, addresses for a process */
 	struct dirty populated; /* pages with content of their own; the others have no entry */
 	struct dirty last;	/* the last dirty set, taken while frozen */
+	struct dirty compare;	/* what may have changed without any tracker noticing: compared while frozen */
 };
 
 /* A copy of pages, made while frozen, that is stored after the thaw. */
@@ -69,6 +71,7 @@ struct dump {
 	struct dump_result result;
 	bool frozen, precopied;
 	uint64_t start_ns;
+	int64_t start_time; /* seconds since 1970 */
 };
 
 /* dump.c */
@@ -81,18 +84,26 @@ void source_close(struct page_source *s);
 int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
 /* Frozen: copy them into the staging memory. */
 int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
+/* The same, but leave out what the control structure has already: memory is needed for the changes only. */
+int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream,
+		  const struct dirty *runs) _must_use_;
 /* After the thaw: store what was staged. */
 int staging_store(struct dump *d) _must_use_;
 /* Have memory ready for at least @pages pages, faulted in. */
 int staging_prepare(struct dump *d, uint64_t pages) _must_use_;
 
 /* populated.c */
-/* Pages of the private mappings of @p that have content of their own. */
-int populated_private(const struct dump_proc *p, struct dirty *out) _must_use_;
+/*
+ * Pages of the private mappings of @p that have content of their own. Into @unsure, unless it is NULL: those that may have lost it
+ * without the tracker noticing.
+ */
+int populated_private(const struct dump_proc *p, struct dirty *out, struct dirty *unsure) _must_use_;
 /* Data of one shared mapping that is saved with the process, as addresses. */
 int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out) _must_use_;
 /* Both, of all mappings. */
-int populated_of(const struct dump_proc *p, struct dirty *out) _must_use_;
+int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure) _must_use_;
+/* Frozen: bring stream.populated and stream.compare up to date; the private mappings too if @all. */
+int populated_again(struct dump_proc *p, bool all) _must_use_;
 /* All of a segment, as offsets. */
 int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use_;
 /* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
@@ -104,6 +115,8 @@ int stream_remove_others(struct stream *s, const struct dirty *keep, const struc
 int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last) _must_use_;
 int segments_find(struct dump *d) _must_use_;
 int segments_known(struct dump *d) _must_use_;
+/* Frozen: what is populated, and what must be compared. */
+int segments_settle(struct dump *d, bool all_exact) _must_use_;
 
 /* describe.c: the manifest */
 int describe_job(struct dump *d) _must_use_;
@@ -113,7 +126,7 @@ const Icp__Process *parent_process(const struct dump *d, const struct target *t)
 const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 
 /* stream.c */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent) _must_use_;
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned) _must_use_;
 void stream_close(struct dump *d, struct stream *s);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/vfs.h>
 
+#include "base/io.h"
 #include "base/page.h"
 #include "dump/internal.h"
 #include "proc/pagemap.h"
@@ -50,24 +51,65 @@ bool vma_saved(const struct dump_proc *p, const struct vma *v)
 	}
 }
 
-static int scan_private(int pagemap_fd, uint64_t start, uint64_t end, struct page_region *regions, struct dirty *out)
+static bool is_private(const struct vma *v)
 {
+	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
+}
+
+/*
+ * A page that was write-protected and then zapped can leave a marker, which looks like a page that is swapped out and unchanged
+ * (mm/memory.c, zap_install_uffd_wp_if_needed). /proc/PID/pagemap shows the type of a swap entry to the privileged: markers have one
+ * of the highest, and PTE_MARKER_UFFD_WP, 1, as offset.
+ */
+static bool may_be_marker(uint64_t bits)
+{
+	uint64_t type = bits & 31, offset = bits << 9 >> 14;
+
+	return bits >> 62 == 1 && ((!type && !offset) || (type > 15 && offset == 1));
+}
+
+static int add_unsure(const struct dump_proc *p, const struct page_region *r, struct dirty *unsure)
+{
+	uint64_t bits[64], page = page_size();
+	int err = 0;
+
+	if (!unsure || r->categories & PG_PRESENT)
+		return 0;
+	for (uint64_t at = r->start, n; !err && at < r->end; at += n * page) {
+		n = (r->end - at) / page < 64 ? (r->end - at) / page : 64;
+		err = io_pread_full(p->src.target->pagemap_fd, bits, n * sizeof(bits[0]), (off_t)(at / page * sizeof(bits[0])));
+		if (err)
+			return fail(err, "read the pagemap of pid %d", p->src.target->pid);
+		for (size_t i = 0; !err && i < n; i++)
+			if (may_be_marker(bits[i]))
+				err = dirty_append(unsure, at + i * page, at + (i + 1) * page, DIRTY_UNKNOWN);
+	}
+	return err;
+}
+
+/* @file: a file's own pages don't count; asking for that costs a look at each page's struct page, ten times the time. */
+static int scan_private(const struct dump_proc *p, bool file, uint64_t start, uint64_t end, struct page_region *regions,
+			struct dirty *out, struct dirty *unsure)
+{
+	uint64_t not = PG_PFNZERO | (file ? PG_FILE : 0);
 	struct page_scan scan = {
-		.inverted = PG_PFNZERO | PG_FILE,
-		.all_of = PG_PFNZERO | PG_FILE,
+		.inverted = not,
+		.all_of = not,
 		.any_of = PG_PRESENT | PG_SWAPPED,
-		.return_mask = PG_PFNZERO,
+		.return_mask = PG_PRESENT,
 	};
 
 	while (start < end) {
 		uint64_t next = start;
-		long got = pagemap_scan(pagemap_fd, &scan, start, end, regions, REGIONS, &next);
+		long got = pagemap_scan(p->src.target->pagemap_fd, &scan, start, end, regions, REGIONS, &next);
 		int err = 0;
 
 		if (got < 0)
 			return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", start, end);
 		for (long i = 0; !err && i < got; i++)
 			err = dirty_append(out, regions[i].start, regions[i].end, DIRTY_WRITTEN);
+		for (long i = 0; !err && i < got; i++)
+			err = add_unsure(p, &regions[i], unsure);
 		if (err)
 			return err;
 		start = next > start ? next : end;
@@ -75,26 +117,23 @@ static int scan_private(int pagemap_fd, uint64_t start, uint64_t end, struct pag
 	return 0;
 }
 
-static bool is_private(const struct vma *v)
-{
-	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
-}
-
-int populated_private(const struct dump_proc *p, struct dirty *out)
+int populated_private(const struct dump_proc *p, struct dirty *out, struct dirty *unsure)
 {
 	_cleanup_free_ struct page_region *regions = calloc(REGIONS, sizeof(*regions));
 	int err = regions ? 0 : fail(-ENOMEM, "pages of pid %d", p->src.target->pid);
 
 	out->n = 0;
+	if (unsure)
+		unsure->n = 0;
 	for (size_t i = 0, last; !err && i < p->maps.n; i = last + 1) {
 		const struct vma *v = p->maps.data;
 
 		last = i;
 		if (!is_private(&v[i]))
 			continue;
-		while (last + 1 < p->maps.n && is_private(&v[last + 1]) && v[last + 1].start == v[last].end)
+		while (last + 1 < p->maps.n && v[last + 1].kind == v[i].kind && v[last + 1].start == v[last].end)
 			last++;
-		err = scan_private(p->src.target->pagemap_fd, v[i].start, v[last].end, regions, out);
+		err = scan_private(p, v[i].kind == VMA_FILE_PRIVATE, v[i].start, v[last].end, regions, out, unsure);
 	}
 	return err;
 }
@@ -134,10 +173,10 @@ int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirt
 	return file_data(fd, v->offset, v->offset + (v->end - v->start), v->start - v->offset, out);
 }
 
-int populated_of(const struct dump_proc *p, struct dirty *out)
+int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure)
 {
 	_cleanup_(dirty_free) struct dirty shared = {0};
-	int err = populated_private(p, out);
+	int err = populated_private(p, out, unsure);
 
 	vec_each(v, &p->maps)
 	{
@@ -145,6 +184,33 @@ int populated_of(const struct dump_proc *p, struct dirty *out)
 			err = populated_shared(p, v, &shared);
 	}
 	return err || !shared.n ? err : dirty_join(out, &shared);
+}
+
+/*
+ * Shared memory can be written, and its pages freed, through descriptors, or by mappings that are gone already: no tracker sees
+ * that, so all of it is compared.
+ */
+int populated_again(struct dump_proc *p, bool all)
+{
+	_cleanup_(dirty_free) struct dirty shared = {0};
+	struct stream *s = &p->stream;
+	int err = all ? populated_private(p, &s->populated, &s->compare) : 0;
+
+	vec_each(v, &p->maps)
+	{
+		struct dirty_run none = {v->start, v->end, DIRTY_ZAPPED};
+		struct dirty whole = {.data = &none, .n = 1, .cap = 1};
+
+		if (err || v->kind != VMA_FILE_SHARED || !vma_saved(p, v))
+			continue;
+		if (!all)
+			err = dirty_join(&s->populated, &whole);
+		if (!err)
+			err = populated_shared(p, v, &shared);
+	}
+	if (!err && shared.n)
+		err = dirty_join(&s->populated, &shared);
+	return err || !shared.n ? err : dirty_join(&s->compare, &shared);
 }
 
 int populated_segment(const struct dump_segment *s, struct dirty *out)

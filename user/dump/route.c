@@ -33,15 +33,18 @@ static int put(struct stream *s, bool last, uint64_t start, uint64_t end, enum d
 static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v, const struct dirty_run *r, bool last)
 {
 	uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+	enum dirty_what what = r->what;
 	struct dump_segment *seg;
 
+	if (v->shared && what == DIRTY_ZAPPED) /* from this process's page table only: the memory is still there */
+		what = DIRTY_UNKNOWN;
 	if (v->kind == VMA_SHM) {
 		seg = segment_find(d, (int)v->inode);
 		if (!seg) /* attached a moment ago: segments_find() comes before the next round */
 			return 0;
-		return put(&seg->stream, last, start - v->start + v->offset, end - v->start + v->offset, r->what);
+		return put(&seg->stream, last, start - v->start + v->offset, end - v->start + v->offset, what);
 	}
-	return vma_saved(p, v) ? put(&p->stream, last, start, end, r->what) : 0;
+	return vma_saved(p, v) ? put(&p->stream, last, start, end, what) : 0;
 }
 
 int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last)
@@ -59,6 +62,7 @@ int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bo
 	return err;
 }
 
+/* -ENOENT (bare): detached since the maps were read, or the process has ended. */
 static int segment_source(struct dump_segment *s, const struct dump_proc *p, const struct vma *v)
 {
 	char path[96];
@@ -66,6 +70,8 @@ static int segment_source(struct dump_segment *s, const struct dump_proc *p, con
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start, v->end);
 	s->source = (struct page_source){.pid = p->src.target->pid, .mem_fd = -1};
 	s->source.file_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (s->source.file_fd < 0 && (errno == ENOENT || errno == ESRCH))
+		return -ENOENT;
 	return s->source.file_fd < 0 ? refuse(-errno,
 					      "pid %d: the segment %d can't be read without CAP_CHECKPOINT_RESTORE or "
 					      "CAP_SYS_ADMIN: run as root",
@@ -90,11 +96,17 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	s->source.file_fd = s->source.mem_fd = -1;
 	s->size = info ? info->size : v->end - v->start;
 	err = segment_source(s, p, v);
+	if (err == -ENOENT) {
+		d->segments.n--;
+		free(s);
+		return 0;
+	}
+	s->source.file_size = s->size;
 	if (!err)
 		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
-				  parent_segment(d, s->shmid) != NULL);
+				  parent_segment(d, s->shmid) != NULL, NULL);
 	s->stream.compare_all = true; /* until segments_known() knows better */
-	return err;
+	return err ? err : populated_segment(s, &s->stream.todo);
 }
 
 /* Segments that the processes attach and that are not known yet. */
@@ -157,4 +169,27 @@ int segments_known(struct dump *d)
 					info->nattch != attachments(d, s->shmid) || !parent_segment(d, s->shmid);
 	}
 	return 0;
+}
+
+/*
+ * While the job ran a segment can have been written through an attachment that is gone again, or by a process that isn't ours; and
+ * one that was attached only now was never looked at (its todo).
+ */
+int segments_settle(struct dump *d, bool all_exact)
+{
+	_cleanup_sysvshm_ struct sysvshm list = {0};
+	int err = d->segments.n ? sysvshm_read(&list) : 0;
+
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
+		bool unseen = s->stream.todo.n || !info || info->atime >= d->start_time - 1 ||
+			      info->dtime >= d->start_time - 1 || info->nattch != attachments(d, s->shmid);
+
+		if (unseen || !all_exact || !s->stream.populated.n)
+			err = populated_segment(s, &s->stream.populated);
+		if (!err && unseen)
+			err = dirty_join(&s->stream.compare, &s->stream.populated);
+	}
+	return err;
 }

@@ -3,12 +3,14 @@
 #include "dump/internal.h"
 
 /* The control structure of the parent version, or an empty one, and a page file for what is new. */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent)
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned)
 {
-	int err;
+	int err = 0;
 
 	s->id = id;
-	if (in_parent && !d->config.full)
+	if (in_parent && !d->config.full && owned && *owned && ctl_version(*owned) == d->config.parent)
+		s->ctl = take_ptr(*owned);
+	else if (in_parent && !d->config.full)
 		err = repo_ctl(d->config.repo, d->config.parent, id, &s->ctl);
 	else
 		err = ctl_new(id, (uint32_t)page_size(), &s->ctl);
@@ -24,4 +26,5 @@ void stream_close(struct dump *d, struct stream *s)
 	dirty_free(&s->todo);
 	dirty_free(&s->populated);
 	dirty_free(&s->last);
+	dirty_free(&s->compare);
 }

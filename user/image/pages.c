@@ -183,6 +183,11 @@ static int store_pages(struct page_writer *w, const void *const *data, size_t n)
 	return err || !used ? err : emit(w, iov, used);
 }
 
+struct icp_hash page_digest(const void *data, size_t len)
+{
+	return page_is_zero(data, len) ? (struct icp_hash){0, 0} : page_hash(data, len);
+}
+
 /* What to do about one page. */
 enum fate { KEEP, ENTER, STORE };
 
@@ -193,7 +198,8 @@ static enum fate enter(struct page_writer *w, const struct page_src *src, const 
 
 	w->stats.pages++;
 	*e = (struct ctl_entry){.version = w->config.version};
-	if (page_is_zero(src->data, page_size)) {
+	e->hash = src->hash ? *src->hash : page_digest(src->data, page_size);
+	if (!e->hash.lo && !e->hash.hi) {
 		e->flags = CTL_ZERO;
 		if (old && (old->flags & CTL_ZERO)) {
 			w->stats.same++;
@@ -202,7 +208,6 @@ static enum fate enter(struct page_writer *w, const struct page_src *src, const 
 		w->stats.zero++;
 		return ENTER;
 	}
-	e->hash = page_hash(src->data, page_size);
 	if (old && !(old->flags & CTL_ZERO) && hash_equal(&old->hash, &e->hash)) {
 		w->stats.same++;
 		return KEEP;

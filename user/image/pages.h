@@ -38,9 +38,12 @@ struct page_writer;
 
 struct page_src {
 	uint64_t page;	  /* page number: address / page size */
-	const void *data; /* page_size bytes; need not stay after the call. Page-aligned and in
-			     one piece is fastest */
+	const void *data; /* page_size bytes; need not stay after the call. Page-aligned and in one piece is fastest */
+	const struct icp_hash *hash; /* page_digest() of it, if the caller has it; NULL: computed here */
 };
+
+/* What page_writer_put() would compute: the hash, or all zero for a zero page. For a caller with a thread to spare. */
+struct icp_hash page_digest(const void *data, size_t len);
 
 struct page_writer_config {
 	uint32_t version, stream, page_size, generation;

@@ -50,13 +50,16 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 		return 0;
 	if (!p->tracker)
 		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", pid);
-	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo))) {
 		p->since_version = 0;
+		ctl_free(take_ptr(p->ctl));
+	}
 	source = (struct dump_source){
 		.target = p->target,
 		.tracker = p->tracker,
 		.since = &p->since,
 		.taken = &p->unsampled,
+		.ctl = &p->ctl,
 		.since_version = p->since_version,
 	};
 	p->in_dump = true;
@@ -76,6 +79,7 @@ static int add_all(struct session *s, struct dump *d, const struct repo *repo, c
 static int freeze_known(struct session *s, struct dump *d, const struct repo *repo)
 {
 	_cleanup_(free_pids) pid_list strangers = {0};
+	char why[256] = "the job starts new processes faster than they can be attached to";
 
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		int err = dump_precopy(d);
@@ -84,14 +88,18 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 			err = dump_freeze(d, &strangers);
 		if (err != -EAGAIN || !strangers.n)
 			return err;
-		for (size_t i = 0; i < strangers.n; i++)
-			if (session_add(s, strangers.data[i]))
+		for (size_t i = 0; i < strangers.n; i++) {
+			err = session_add(s, strangers.data[i]);
+			if (err && err != -ESRCH) /* a child of vfork() can be attached as soon as it executes */
+				snprintf(why, sizeof(why), "%s", err_text(err));
+			if (err)
 				err_clear();
+		}
 		err = add_all(s, d, repo, &strangers);
 		if (err)
 			return err;
 	}
-	return refuse(-EBUSY, "the job starts new processes faster than they can be attached to");
+	return refuse(-EBUSY, "%s", why);
 }
 
 static int run_phases(struct session *s, struct dump *d, const struct repo *repo, const struct checkpoint_request *r,
@@ -108,7 +116,8 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
-static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, struct dump **out)
+static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, size_t processes,
+		     struct dump **out)
 {
 	struct dump_config config = {
 		.repo = repo,
@@ -117,6 +126,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.batch = &s->batch,
 		.roots = r->roots,
 		.n_roots = r->n_roots,
+		.dedup = processes > 1,
 		.full = r->full,
 		.no_restart = r->no_restart,
 		.paranoid = r->paranoid,
@@ -152,7 +162,7 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
 	vec_each(p, &s->processes) (*p)->in_dump = false;
 	err = follow_trees(s, r, &pids);
 	if (!err)
-		err = open_dump(s, r, repo, &d);
+		err = open_dump(s, r, repo, pids.n, &d);
 	if (!err)
 		err = add_all(s, d, repo, &pids);
 	if (!err)

@@ -28,6 +28,8 @@ struct session {
 	int epoll;
 	uint8_t base_repo[16]; /* the repository that the processes' since_version is of */
 	struct control *control; /* NULL: nobody can ask */
+	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
+	uint64_t segments_ns;
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 };
@@ -56,6 +58,8 @@ int segments_drop_all(struct session *s, struct tracked *p, const struct icp_cha
 /* A child inherits its parent's attachments. */
 int segments_inherit(struct session *s, const struct tracked *parent, const struct icp_change *c,
 		     struct trace_events *out) _must_use_;
+/* Where system calls are not traced: look what has changed. */
+int segments_watch(struct session *s, struct trace_events *out) _must_use_;
 int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
 		    const struct sysvshm_attachments *attached, struct process_sample *out) _must_use_;
 

@@ -93,7 +93,12 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 
 static void open_events(struct session *s)
 {
-	int err = events_open(&(struct events_config){.no_syscalls = !s->config.segment_events}, &s->events);
+	const char *ring = getenv("ICP_FAULT_RING"); /* bytes: the tests lose events with it */
+	struct events_config config = {
+		.no_syscalls = !s->config.segment_events,
+		.fault_ring_bytes = ring ? strtoul(ring, NULL, 0) : 0,
+	};
+	int err = events_open(&config, &s->events);
 
 	s->info.events = !err;
 	if (err)
@@ -173,6 +178,7 @@ void session_close(struct session *s)
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
 	vec_free(&s->gone);
+	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
 	events_close(s->events);
 	symbols_free(s->symbols);
@@ -282,7 +288,7 @@ int session_step(struct session *s, struct trace_events *out, bool every_fault)
 		if (!err)
 			err = keep_up(s, p);
 	}
-	return err;
+	return err ? err : segments_watch(s, out);
 }
 
 /* The counters only grow: the sample gets the difference to the last one. */

@@ -89,6 +89,7 @@ int tracked_reattach(struct tracked *p, const char *tracker, struct warden *ward
 	tracker_close(take_ptr(p->tracker));
 	p->attached.n = 0;
 	p->since_version = 0;
+	ctl_free(take_ptr(p->ctl));
 	dirty_clear(&p->since);
 	err = target_reopen_mm(p->target);
 	if (err)
@@ -110,6 +111,7 @@ void tracked_free(struct tracked *p)
 	dirty_free(&p->ever);
 	dirty_free(&p->since);
 	dirty_free(&p->unsampled);
+	ctl_free(p->ctl);
 	target_free(p->target);
 	free(p);
 }

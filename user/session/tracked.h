@@ -4,6 +4,7 @@
 #define ICP_SESSION_TRACKED_H
 
 #include "base/clock.h"
+#include "image/ctl.h"
 #include "obs/sample.h"
 #include "obs/wws.h"
 #include "proc/symbols.h"
@@ -46,6 +47,7 @@ struct tracked {
 	struct dirty since;	/* since version since_version; kept only when that is not 0 */
 	struct dirty unsampled; /* taken by a checkpoint since the last sample */
 	uint32_t since_version;
+	struct ctl *ctl;	/* of that version: reading it again costs what is resident, not what changed */
 	bool in_dump;		/* part of the checkpoint that is being cut */
 	struct icp_counters counted; /* at the last sample */
 	uint64_t write_locks;	     /* at the last look at the layout */

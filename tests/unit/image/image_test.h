@@ -150,7 +150,7 @@ static inline int model_change(struct model *m, struct txn *t, struct ctl **ctl,
 				uint32_t *p = &m->now.page[s][at + k];
 				uint64_t page = model_address(s, at + k);
 
-				src[k] = (struct page_src){page, buf[k]};
+				src[k] = (struct page_src){page, buf[k], NULL};
 				if (what == 0) { /* unmapped */
 					*p = 0;
 					err = ctl_remove(ctl[s], page, 1);

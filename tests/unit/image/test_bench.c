@@ -53,7 +53,7 @@ static void put_all_pages(struct page_writer *w, const uint8_t *mem, size_t page
 
 	for (size_t i = 0; i < pages; i += 64) {
 		for (size_t k = 0; k < 64; k++)
-			src[k] = (struct page_src){0x10000 + i + k, mem + (i + k) * PAGE};
+			src[k] = (struct page_src){0x10000 + i + k, mem + (i + k) * PAGE, NULL};
 		model_must(page_writer_put(w, src, 64, c));
 	}
 }
@@ -157,7 +157,7 @@ static void test_scattered(void **state)
 			size_t at = next_random(&s) % pages;
 
 			mem[at * PAGE] ^= (uint8_t)(1 + v % 255);
-			src[k] = (struct page_src){0x10000 + at, mem + at * PAGE};
+			src[k] = (struct page_src){0x10000 + at, mem + at * PAGE, NULL};
 		}
 		model_must(v == 1 ? 0 : page_writer_put(w, src, dirty, c));
 		model_must(txn_pages_end(t, w, false));
@@ -234,7 +234,7 @@ static void test_flat(void **state)
 				uint64_t page = v == 1 ? i + k : next_random(&s) % pages;
 
 				memcpy(content[k], &(uint64_t[]){v, i + k, 1}, 24);
-				src[k] = (struct page_src){page, content[k]};
+				src[k] = (struct page_src){page, content[k], NULL};
 			}
 			model_must(v == 1 ? 0 : page_writer_put(w, src, 50, c));
 			for (size_t k = 0; v == 1 && k < 50;

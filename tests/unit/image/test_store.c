@@ -114,7 +114,7 @@ static void page_file(struct store *s, uint32_t page_size, enum icp_codec codec,
 	for (size_t i = 0; i < (size_t)page_size * pages; i++)
 		mem[i] = (uint8_t)(i % page_size < 1000 ? next_random(&rng) : 3);
 	for (unsigned i = 0; i < pages; i++)
-		src[i] = (struct page_src){i, mem + (size_t)i * page_size};
+		src[i] = (struct page_src){i, mem + (size_t)i * page_size, NULL};
 	model_must(page_writer_open(s, "f", &config, &w));
 	for (unsigned i = 0, n; i < pages; i += n) {
 		n = sparse ? 1 : 1 + (unsigned)(next_random(&rng) % 90);

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What checkpoints cost: full, increment, fractions. Each returns one line of ratios from one run."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+
+MIB = 1 << 20
+
+
+class Load:
+    """tests/targets/memload.c"""
+
+    def __init__(self, args, mib):
+        self.child = subprocess.Popen([os.path.join(args.build, "tests/targets/memload"), str(mib)],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self.child.pid
+        self.mib = mib
+        self.child.stdout.readline()
+
+    def ask(self, line):
+        self.child.stdin.write(line + "\n")
+        self.child.stdin.flush()
+        return self.child.stdout.readline().strip()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.child.kill()
+        self.child.wait()
+
+
+def checkpoint(args, load, folder, *more):
+    out = subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(load.pid), "--dir", folder, "--json",
+                          *more], check=True, capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+def repository():
+    return tempfile.TemporaryDirectory(dir="/dev/shm", prefix="icp-bench-")
+
+
+def bench_full(args):
+    """1 GiB to tmpfs, with a writer of 50,000 random pages a second, against memcpy and a plain write of the same bytes."""
+    copies, writes, totals, pauses, stale = [], [], [], [], []
+    with Load(args, 1024) as load, repository() as folder:
+        for i in range(max(3, args.pairs)):
+            repo = os.path.join(folder, str(i))
+            copies.append(float(load.ask("memcpy")))
+            writes.append(float(load.ask("write " + os.path.join(folder, "plain"))))
+            load.ask("rate 50000")
+            result = checkpoint(args, load, repo)
+            load.ask("rate 0")
+            totals.append(result["total_seconds"] * 1e3)
+            pauses.append(result["pause_seconds"] * 1e3)
+            stale.append(result["stale_pages"] / result["pages"])
+            shutil.rmtree(repo)
+            print(f"  memcpy {copies[-1]:.0f} ms, write {writes[-1]:.0f} ms, checkpoint {totals[-1]:.0f} ms, pause "
+                  f"{pauses[-1]:.2f} ms, stale {stale[-1]:.1%}, {result['found_by']}", flush=True)
+    return (f"full checkpoint of 1 GiB under 50,000 writes/s: {statistics.median(t / c for t, c in zip(totals, copies)):.1f}x "
+            f"memcpy, {statistics.median(t / w for t, w in zip(totals, writes)):.2f}x a plain write of it; pause median "
+            f"{statistics.median(pauses):.2f} ms; stale copies {statistics.median(stale):.1%}")
+
+
+def bench_increment(args):
+    """The pause of an increment of 1000 dirty pages at 1 and at 8 GiB, found by a session's events."""
+    pause, total = {}, {}
+    for mib in (1024, 8192):
+        with Load(args, mib) as load, repository() as folder:
+            repo = os.path.join(folder, "r")
+            checkpoint(args, load, repo, "--keep-tracking")
+            runs = []
+            for _ in range(max(5, args.pairs)):
+                load.ask("dirty 1000")
+                runs.append(checkpoint(args, load, repo))
+            subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(load.pid), "--stop-tracking"],
+                           check=True)
+            pause[mib] = statistics.median(r["pause_seconds"] * 1e3 for r in runs)
+            total[mib] = statistics.median(r["total_seconds"] * 1e3 for r in runs)
+            print(f"  {mib} MiB: pause {pause[mib]:.2f} ms ({', '.join(r['found_by'] for r in runs)}), total {total[mib]:.1f} ms, "
+                  f"parts {runs[-1]['pause']}", flush=True)
+    return (f"1000 dirty pages: pause {pause[1024]:.2f} ms at 1 GiB, {pause[8192]:.2f} ms at 8 GiB (ratio "
+            f"{pause[8192] / pause[1024]:.2f}); total {total[1024]:.0f} and {total[8192]:.0f} ms")
+
+
+def bench_fractions(args):
+    """Increments of 0.1, 1, 10 and 50 % of 1 GiB: time, and bytes written against bytes dirty."""
+    lines = []
+    with Load(args, 1024) as load, repository() as folder:
+        repo = os.path.join(folder, "r")
+        copy = float(load.ask("memcpy"))
+        full = checkpoint(args, load, repo, "--keep-tracking")
+        for share in (0.1, 1, 10, 50):
+            pages = int(1024 * MIB / 4096 * share / 100)
+            load.ask(f"dirty {pages}")
+            r = checkpoint(args, load, repo)
+            excess = (r["bytes_written"] - 16384) / (r["pages"] * 4096)
+            lines.append(f"{share:g} %: {r['total_seconds'] / full['total_seconds']:.3f} of the full one's time, "
+                         f"{r['total_seconds'] * 1e3 / copy:.2f}x memcpy of 1 GiB, size {excess:.3f}x dirty bytes + 16 KiB")
+            print("  " + lines[-1], flush=True)
+        subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(load.pid), "--stop-tracking"], check=True)
+    return "increments of 1 GiB: " + "; ".join(lines)
+
+
+BENCHES = {"full": bench_full, "increment": bench_increment, "fractions": bench_fractions}
