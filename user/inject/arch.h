@@ -53,8 +53,8 @@ void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header);
 
 /*
  * @regs are those of a thread that was stopped in a system call and whose kernel state is lost:
- * what only the kernel's memory knew how to restart is begun anew.
+ * what only the kernel's memory knew how to restart is begun anew. @tid has its memory.
  */
-void arch_restart_anew(struct arch_regs *regs);
+void arch_restart_anew(pid_t tid, struct arch_regs *regs);
 
 #endif

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
+#include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #define CS_64 0x33
 /* Kernel-internal, see include/linux/errno.h: restart, unless a handler runs first; then it is
@@ -180,13 +182,46 @@ void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header)
 	r->eflags &= ~0x500ul; /* direction, single step */
 }
 
-void arch_restart_anew(struct arch_regs *regs)
+/*
+ * A call that was interrupted twice goes by the number of restart_syscall(2), and nothing tells
+ * which one it is: the kernel keeps that to itself. There are four that can be (those that set a
+ * restart_block); mostly the code before the instruction loads the number, else the arguments
+ * must tell.
+ */
+static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
+{
+	enum { PTR = 65536, FUTEX_FLAGS = 128 | 256, WAIT_BITSET = 9 };
+	static const unsigned long calls[] = {SYS_clock_nanosleep, SYS_poll, SYS_futex,
+					      SYS_nanosleep};
+	unsigned char code[32];
+	struct iovec to = {code, sizeof(code)},
+		     from = {(void *)(r->rip - 2 - sizeof(code)), sizeof(code)};
+	unsigned long op = r->rsi & ~(unsigned long)FUTEX_FLAGS;
+
+	if (process_vm_readv(tid, &to, 1, &from, 1, 0) == sizeof(code)) {
+		for (size_t at = sizeof(code) - 5; at + 1; at--) {
+			uint32_t nr;
+
+			memcpy(&nr, code + at + 1, sizeof(nr));
+			for (size_t i = 0; code[at] == 0xb8 && i < 4; i++) /* mov $nr, %eax */
+				if (nr == calls[i])
+					return nr;
+		}
+	}
+	if (r->rdi < PTR || (int32_t)r->rdi < 0) /* a clock, or no array to poll */
+		return r->rdx < PTR ? SYS_poll : SYS_clock_nanosleep;
+	if (r->rsi >= PTR)
+		return SYS_nanosleep;
+	return (op == 0 || op == WAIT_BITSET) && r->r10 >= PTR ? SYS_futex : SYS_poll;
+}
+
+void arch_restart_anew(pid_t tid, struct arch_regs *regs)
 {
 	struct user_regs_struct *r = &regs->user;
 
 	if ((long)r->orig_rax < 0 || (long)r->rax != -ERESTART_RESTARTBLOCK)
 		return;
-	r->rax = r->orig_rax;
+	r->rax = r->orig_rax == SYS_restart_syscall ? restarted_call(tid, r) : r->orig_rax;
 	r->rip -= arch_syscall_len;
 	r->orig_rax = -1ul;
 }

@@ -47,14 +47,6 @@ static size_t index_of(const struct restore *r, uint32_t pid)
 	return SIZE_MAX;
 }
 
-static int check_threads(const Icp__Process *p)
-{
-	if (!p->n_threads || p->threads[0]->tid != p->pid)
-		return refuse(-EOPNOTSUPP, "process %u can't be restarted: %s", p->pid,
-			      p->no_memory ? "it is a zombie" : "its main thread has ended");
-	return 0;
-}
-
 int tree_plan(struct restore *r)
 {
 	const Icp__Manifest *m = r->manifest;
@@ -70,14 +62,10 @@ int tree_plan(struct restore *r)
 		for (size_t i = 0; i < m->n_processes; i++) {
 			const Icp__Process *p = m->processes[i];
 			size_t parent = index_of(r, p->ppid);
-			int err;
 
 			if (index_of(r, p->pid) != SIZE_MAX ||
 			    (image_of(m, p->ppid) && parent == SIZE_MAX))
 				continue;
-			err = check_threads(p);
-			if (err)
-				return err;
 			r->procs[r->n++] = (struct restore_proc){
 				.state = {.job = &r->job,
 					  .image = p,

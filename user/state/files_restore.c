@@ -28,6 +28,7 @@
 struct pipe_ends {
 	uint64_t inode;
 	int ends[2];
+	bool given[2];
 };
 
 struct restore_files {
@@ -64,7 +65,6 @@ void files_restore_free(struct restore_files *f)
 int files_restore_new(struct restore_job *job)
 {
 	struct restore_files *f = job->files = calloc(1, sizeof(*f));
-	struct rlimit limit;
 	int err;
 
 	job->first_fd = LOWEST_FIRST_FD;
@@ -79,10 +79,6 @@ int files_restore_new(struct restore_job *job)
 		return fail(-ENOMEM, "prepare open files");
 	for (size_t i = 0; i < f->msg->n_files; i++)
 		f->fds[i] = -1;
-	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
 	return 0;
 }
 
@@ -240,7 +236,7 @@ static int pipe_of(struct restore_job *job, const Icp__OpenFile *f, struct pipe_
 	p = *out = vec_push(&files->pipes);
 	if (!p)
 		return fail(-ENOMEM, "make a pipe");
-	*p = (struct pipe_ends){f->inode, {-1, -1}};
+	*p = (struct pipe_ends){f->inode, {-1, -1}, {false, false}};
 	if (f->kind == FILE_FIFO) { /* one descriptor for both, which never blocks */
 		ends[0] = open_path(f, O_RDWR | O_NONBLOCK);
 		if (ends[0] < 0)
@@ -294,18 +290,39 @@ static uint32_t number_of(const Icp__Manifest *m, uint32_t id)
 	return lowest;
 }
 
+static int no_other_end(const Icp__OpenFile *f, uint32_t fd)
+{
+	char path[PATH_MAX];
+
+	return refuse(-EOPNOTSUPP,
+		      "descriptor %u is a pipe (%s) whose other end is not part of the job, "
+		      "which can't be restarted",
+		      fd, path_of(f, path));
+}
+
+int files_restore_check(const struct restore_job *job)
+{
+	for (size_t i = 0; i < job->files->msg->n_files; i++) {
+		const Icp__OpenFile *f = job->files->msg->files[i];
+		uint32_t fd;
+
+		if (f->kind != FILE_PIPE || both_ends(job->files, f->inode))
+			continue;
+		fd = number_of(job->manifest, f->id);
+		if (fd > STDERR_FILENO && fd != UINT32_MAX)
+			return no_other_end(f, fd);
+	}
+	return 0;
+}
+
 /* What led out of the job is the restarter's own standard input or output now. */
 static int inherit(struct restore_job *job, const Icp__OpenFile *f)
 {
 	uint32_t fd = number_of(job->manifest, f->id), want = f->flags & O_ACCMODE;
 	int flags = fd <= 2 ? fcntl((int)fd, F_GETFL) : -1, copy;
-	char path[PATH_MAX];
 
 	if (flags < 0)
-		return refuse(-EOPNOTSUPP,
-			      "descriptor %u is a pipe (%s) whose other end is not part of the "
-			      "job",
-			      fd, path_of(f, path));
+		return no_other_end(f, fd);
 	if ((uint32_t)(flags & O_ACCMODE) != want && (flags & O_ACCMODE) != O_RDWR)
 		return refuse(-EBADF,
 			      "descriptor %u led out of the job, and that of icp-bpf "
@@ -350,14 +367,26 @@ static int open_memfd(struct restore_job *job, const Icp__OpenFile *f)
 	return fd;
 }
 
+/* pipe(2) made most of them; others were opened through /proc, which adds O_LARGEFILE. */
 static int open_pipe(struct restore_job *job, const Icp__OpenFile *f)
 {
+	bool write = (f->flags & O_ACCMODE) == O_WRONLY;
 	struct pipe_ends *p;
 	int err = pipe_of(job, f, &p), fd;
 
 	if (err)
 		return err;
-	fd = reopen(p->ends[(f->flags & O_ACCMODE) == O_WRONLY], f->flags);
+	if (f->flags & O_LARGEFILE || p->given[write]) {
+		/* packet mode can't be had by open(2) */
+		fd = reopen(p->ends[write], f->flags & ~(uint32_t)O_DIRECT);
+	} else {
+		fd = fcntl(p->ends[write], F_DUPFD_CLOEXEC, 0);
+		p->given[write] = true;
+	}
+	if (fd >= 0 && fcntl(fd, F_SETFL, (int)(f->flags & KEPT_FLAGS))) {
+		close(fd);
+		fd = -1;
+	}
 	return fd < 0 ? fail(-errno, "open a pipe") : fd;
 }
 
@@ -386,7 +415,12 @@ static int open_one(struct restore_job *job, const Icp__OpenFile *f)
 int files_restore_open(struct restore_job *job)
 {
 	struct restore_files *files = job->files;
+	struct rlimit limit;
 
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) { /* a process gets its own again */
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
 	for (size_t i = 0; i < files->msg->n_files; i++) {
 		const Icp__OpenFile *f = files->msg->files[i];
 		int fd;

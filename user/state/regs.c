@@ -316,7 +316,7 @@ static int release_thread(struct state_restore *r, void *arg, size_t i)
 			return fail(-errno, "register set %#x of thread %u", set->type, t->tid);
 	}
 	memcpy(&regs, find_set(t, state_arch.sets[0].type)->data.data, sizeof(regs));
-	arch_restart_anew(&regs);
+	arch_restart_anew((pid_t)t->tid, &regs);
 	if (note->abort_ip)
 		arch_set_pc(&regs, note->abort_ip);
 	err = arch_regs_set((pid_t)t->tid, &regs);

@@ -25,9 +25,17 @@ static int done(const struct state_restore *r, int err)
 		done((r), walk_err_);                                                          \
 	})
 
+static int check_threads(const Icp__Process *p)
+{
+	if (p->n_threads && p->threads[0]->tid == p->pid)
+		return 0;
+	return refuse(-EOPNOTSUPP, "it can't be restarted: %s",
+		      p->no_memory ? "it is a zombie" : "its main thread has ended");
+}
+
 int restore_check(struct state_restore *r)
 {
-	int err = 0;
+	int err = check_threads(r->image);
 
 	for (size_t i = 0; state_kinds[i] && !err; i++)
 		if (state_kinds[i]->restore && state_kinds[i]->restore->check)
@@ -125,4 +133,21 @@ int restore_high_fd(const struct restore_job *job, int fd)
 
 	close(fd);
 	return high < 0 ? fail(-err, "keep an open file") : high;
+}
+
+int state_restorable(const Icp__Manifest *m)
+{
+	struct restore_job job = {0};
+	int err = restore_job_init(&job, m);
+
+	for (size_t i = 0; i < m->n_processes && !err; i++) {
+		struct state_restore r = {.job = &job, .image = m->processes[i]};
+
+		err = restore_check(&r);
+		restore_free_notes(&r);
+	}
+	if (!err)
+		err = files_restore_check(&job);
+	restore_job_fini(&job);
+	return err;
 }

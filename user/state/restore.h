@@ -97,6 +97,7 @@ int objects_add(struct restore_job *job, uint64_t dev, uint64_t inode, const cha
 int objects_file(struct restore_job *job, const Icp__Vma *v, bool write) _must_use_;
 
 /* ---- open files: all descriptions of the job, after restore_open() of every process ---- */
+int files_restore_check(const struct restore_job *job) _must_use_;
 int files_restore_open(struct restore_job *job) _must_use_;
 int files_restore_seal(struct restore_job *job) _must_use_; /* memfds; their content is there */
 

@@ -81,6 +81,9 @@ int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
 void state_free_notes(struct state_process *p);
 int state_job_finish(struct state_job *job, Icp__Manifest *m) _must_use_;
+/* Refuse what a restart of this finished manifest would refuse, whatever the machine: what
+ * state_check() can't see before the freeze. */
+int state_restorable(const Icp__Manifest *m) _must_use_;
 
 /* A zombie has no memory, no threads to freeze, and no target: all that is left of it. */
 int state_zombie(pid_t pid, Icp__Process *image) _must_use_;
