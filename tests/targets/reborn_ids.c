@@ -166,6 +166,7 @@ void scene_files(void)
 	char buf[PAGE], *before, *now, *mem;
 	int plain = at(open(in_dir("plain"), O_RDWR | O_CREAT | O_TRUNC, 0600), 20, O_CLOEXEC);
 	int append, ends[2], packets[2], fifo, memfd, dir;
+	off_t size;
 
 	check(write(plain, "0123456789", 10) == 10 && lseek(plain, 4, SEEK_SET) == 4);
 	check(dup2(plain, 21) == 21 && dup3(plain, 300, 0) == 300);
@@ -200,8 +201,9 @@ void scene_files(void)
 		wrong("before:\n%s\nafter:\n%s", before, now);
 	check(read(21, buf, 3) == 3 && !memcmp(buf, "456", 3));
 	check(lseek(300, 0, SEEK_CUR) == 7 && lseek(23, 0, SEEK_CUR) == 0);
-	check(write(append, "second\n", 7) == 7);
-	check(lseek(append, 0, SEEK_END) == 13);
+	size = lseek(append, 0, SEEK_END); /* it may have been restarted before */
+	check(size >= 6 && write(append, "second\n", 7) == 7);
+	check(lseek(append, 0, SEEK_END) == size + 7);
 	check(!faccessat(dir, "plain", F_OK, 0));
 	for (int i = 0; i < 30; i++)
 		check(read(ends[0], buf, sizeof(buf)) == sizeof(buf) && buf[77] == 'p');
