@@ -238,6 +238,16 @@ static int last_set(struct dump *d, struct dump_proc *p, bool huge, struct dirty
 	return err ? err : tracker_take(p->src.tracker, &p->maps, out);
 }
 
+/* Everything since the last freeze; pages of segments make segments_settle() compare those (see direct.c). */
+static int compare_taken(struct dump *d, struct dump_proc *p)
+{
+	int err;
+
+	p->stream.todo.n = 0;
+	err = route_dirty(d, p, p->src.since, false);
+	return err ? err : dirty_join(&p->stream.compare, &p->stream.todo);
+}
+
 static int collect_dirty(struct dump *d)
 {
 	bool huge = huge_pages_possible(), all_exact = true;
@@ -259,6 +269,8 @@ static int collect_dirty(struct dump *d)
 			err = route_dirty(d, p, &set, true);
 		if (!err)
 			err = populated_again(p, !p->exact);
+		if (!err && p->direct_io)
+			err = compare_taken(d, p);
 		all_exact &= p->exact;
 	}
 	if (!err)
