@@ -119,7 +119,7 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 	return err ? err : -EAGAIN;
 }
 
-/* Every lock of the mm's lock is ours, nothing was lost, no vfork child runs in this memory. */
+/* Every lock of the mm's lock is ours or a kernel-mode write fault's, nothing was lost, no vfork child runs in this memory. */
 static bool is_exact(struct dump *d, struct dump_proc *p)
 {
 	struct icp_counters now, *then = &p->seen;
@@ -139,8 +139,8 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	      now.faults_kernel - then->faults_kernel);
 	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
 	       now.write_locks == then->write_locks &&
-	       /* no allowance for kernel-mode faults: it could hide a MADV_DONTNEED or a direct read */
-	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks;
+	       now.read_locks - then->read_locks <=
+		       now.own_locks - then->own_locks + now.faults_kernel - then->faults_kernel;
 }
 
 static bool huge_pages_possible(void)
