@@ -263,6 +263,8 @@ int dump_precopy(struct dump *d)
 		err = note_populated(d);
 	if (!err)
 		err = staging_prepare(d, 4096 + 4 * pages);
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		d->procs.data[i]->direct_io = !d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);
 	d->precopied = !err;
 	return err;
 }
