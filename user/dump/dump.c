@@ -73,7 +73,7 @@ int dump_add(struct dump *d, const struct dump_source *source)
 	p->src = *source;
 	p->source.file_fd = p->source.mem_fd = -1;
 	err = open_proc(d, p);
-	if (err == -ESRCH && !target_alive(source->target)) {
+	if (err == -ESRCH && target_ended(source->target)) {
 		err_clear();
 		p->gone = true;
 		return 0;
@@ -126,7 +126,7 @@ static int lost(struct dump_proc *p, int err)
 {
 	if (err != -ESRCH)
 		return err;
-	if (target_alive(p->src.target))
+	if (!target_ended(p->src.target))
 		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", p->src.target->pid);
 	err_clear();
 	p->gone = true;
