@@ -30,7 +30,7 @@ SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify place
 STATE_PROTO:= regs signals ids timers files
 SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects $(STATE_PROTO:%=%.pb-c)
-SRC_dump   := collect copy describe dump finish populated route stream
+SRC_dump   := collect copy describe dump finish populated route stream direct
 SRC_restore:= restore tree tracees fill
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
 SRC_obs    := sample view_json view_text wws

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import time
 
 MIB = 1 << 20
 
@@ -106,4 +107,28 @@ def bench_fractions(args):
     return "increments of 1 GiB: " + "; ".join(lines)
 
 
-BENCHES = {"full": bench_full, "increment": bench_increment, "fractions": bench_fractions}
+def bench_chain(args):
+    """Open and read through versions 1, 10, 100 and 1000 of a chain: export to a core file, which takes every page."""
+    binary = os.path.join(args.build, "icp-bpf")
+    times = {}
+    with Load(args, 256) as load, repository() as folder:
+        repo, core = os.path.join(folder, "r"), os.path.join(folder, "core")
+        load.ask("rate 5000")
+        subprocess.run([binary, "checkpoint", "--pid", str(load.pid), "--dir", repo, "--every", "20ms", "--count", "1000"],
+                       check=True, stdout=subprocess.DEVNULL)
+        for version in (1, 10, 100, 1000):
+            runs = []
+            for _ in range(5):
+                start = time.monotonic()
+                subprocess.run([binary, "export", "--dir", repo, "--version", str(version), "--core", core, "--force"],
+                               check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                runs.append(time.monotonic() - start)
+                os.unlink(core)
+            times[version] = statistics.median(runs)
+            print(f"  version {version}: {times[version] * 1e3:.0f} ms", flush=True)
+    return ("export of 256 MiB from version N against version 1: " +
+            ", ".join(f"N={v} {times[v] / times[1]:.2f}x" for v in (10, 100, 1000)))
+
+
+BENCHES = {"full": bench_full, "increment": bench_increment, "fractions": bench_fractions,
+           "chain": bench_chain}

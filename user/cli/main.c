@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -62,6 +63,17 @@ static int fill_standard_fds(void)
 	return 0;
 }
 
+/* Descriptors: one for each process of a job and some for each file of a chain. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 static int run(int argc, char **argv)
 {
 	const struct verb *verb;
@@ -94,6 +106,7 @@ int main(int argc, char **argv)
 
 	if (err)
 		return EXIT_FAILED;
+	raise_file_limit();
 	status = run(argc, argv);
 	/* where nobody reads any more (EPIPE) there is nobody to complain to */
 	errno = 0;

@@ -255,6 +255,16 @@ static int look_at_freeze(struct dump *d)
 	return err;
 }
 
+/* Everything since the last freeze; pages of segments make segments_settle() compare those (see direct.c). */
+static int compare_taken(struct dump *d, struct dump_proc *p)
+{
+	int err;
+
+	p->stream.todo.n = 0;
+	err = route_dirty(d, p, p->src.since, false);
+	return err ? err : dirty_join(&p->stream.compare, &p->stream.todo);
+}
+
 static int collect_dirty(struct dump *d)
 {
 	bool huge = huge_pages_possible(), all_exact = true;
@@ -276,6 +286,8 @@ static int collect_dirty(struct dump *d)
 			err = route_dirty(d, p, &set, true);
 		if (!err)
 			err = populated_again(p, !p->exact);
+		if (!err && p->direct_io)
+			err = compare_taken(d, p);
 		all_exact &= p->exact;
 	}
 	if (!err)

@@ -73,7 +73,7 @@ int dump_add(struct dump *d, const struct dump_source *source)
 	p->src = *source;
 	p->source.file_fd = p->source.mem_fd = -1;
 	err = open_proc(d, p);
-	if (err == -ESRCH && !target_alive(source->target)) {
+	if (err == -ESRCH && target_ended(source->target)) {
 		err_clear();
 		p->gone = true;
 		return 0;
@@ -126,7 +126,7 @@ static int lost(struct dump_proc *p, int err)
 {
 	if (err != -ESRCH)
 		return err;
-	if (target_alive(p->src.target))
+	if (!target_ended(p->src.target))
 		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", p->src.target->pid);
 	err_clear();
 	p->gone = true;
@@ -263,6 +263,8 @@ int dump_precopy(struct dump *d)
 		err = note_populated(d);
 	if (!err)
 		err = staging_prepare(d, 4096 + 4 * pages);
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		d->procs.data[i]->direct_io = !d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);
 	d->precopied = !err;
 	return err;
 }

@@ -44,6 +44,7 @@ struct dump_proc {
 	struct icp_counters seen;
 	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
 	size_t change_mark;
+	bool direct_io; /* has a file open with O_DIRECT */
 	bool exact; /* events named every page written since */
 	struct state_process state;
 };
@@ -124,6 +125,9 @@ int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
 int describe_end(struct dump *d) _must_use_;
 const Icp__Process *parent_process(const struct dump *d, const struct target *t);
 const Icp__Segment *parent_segment(const struct dump *d, int shmid);
+
+/* direct.c */
+bool proc_uses_direct_io(const struct dump_proc *p);
 
 /* stream.c */
 int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned) _must_use_;

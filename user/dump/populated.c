@@ -65,7 +65,8 @@ static bool may_be_marker(uint64_t bits)
 {
 	uint64_t type = bits & 31, offset = bits << 9 >> 14;
 
-	return bits >> 62 == 1 && ((!type && !offset) || (type > 15 && offset == 1));
+	/* what is no swap entry any more has changed since the scan */
+	return bits >> 62 != 1 || (!type && !offset) || (type > 15 && offset == 1);
 }
 
 static int add_unsure(const struct dump_proc *p, const struct page_region *r, struct dirty *unsure)

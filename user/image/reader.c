@@ -6,14 +6,24 @@
 
 #include "image/names.h"
 
-/* Open files, each at the one place its name hashes to: bounded, and two that collide merely
- * take turns. */
-#define HANDLES 128
+/*
+ * Open files, each at the one place its name hashes to: bounded, and two that collide merely take turns. A long chain has
+ * its pages in many files; compressed ones hold up to half a MiB of buffers each, so fewer of those are kept.
+ */
+#define HANDLES 2048
+#define HANDLES_COMPRESSED 128
 
 struct reader {
 	struct repo *repo;
 	struct page_file *files[HANDLES];
+	bool compressed; /* one of them is */
 };
+
+static void close_all(struct reader *rd)
+{
+	for (int i = 0; i < HANDLES; i++)
+		page_file_close(take_ptr(rd->files[i]));
+}
 
 int reader_open(struct repo *r, struct reader **out)
 {
@@ -30,8 +40,7 @@ void reader_close(struct reader *rd)
 {
 	if (!rd)
 		return;
-	for (int i = 0; i < HANDLES; i++)
-		page_file_close(rd->files[i]);
+	close_all(rd);
 	free(rd);
 }
 
@@ -61,18 +70,28 @@ static int open_file(struct repo *r, uint32_t version, uint32_t stream, struct p
 
 static int handle(struct reader *rd, const struct ctl_entry *e, struct page_file **out)
 {
-	struct page_file **at = &rd->files[(e->version + e->stream * 2654435761u) % HANDLES];
+	uint32_t name = e->version + e->stream * 2654435761u;
+	struct page_file **at = &rd->files[name % (rd->compressed ? HANDLES_COMPRESSED : HANDLES)];
 	struct page_file *fresh;
 	int err;
 
-	if (!*at || (*at)->version != e->version || (*at)->stream != e->stream) {
-		err = open_file(rd->repo, e->version, e->stream, &fresh);
-		if (err)
-			return err;
-		page_file_close(*at);
-		*at = fresh;
-	}
 	*out = *at;
+	if (*at && (*at)->version == e->version && (*at)->stream == e->stream)
+		return 0;
+	err = open_file(rd->repo, e->version, e->stream, &fresh);
+	if (err == -EMFILE || err == -ENFILE) { /* fewer descriptors than places */
+		close_all(rd);
+		err = open_file(rd->repo, e->version, e->stream, &fresh);
+	}
+	if (err)
+		return err;
+	if (fresh->codec != ICP_CODEC_NONE && !rd->compressed) {
+		close_all(rd);
+		rd->compressed = true;
+		at = &rd->files[name % HANDLES_COMPRESSED];
+	}
+	page_file_close(*at);
+	*at = *out = fresh;
 	return 0;
 }
 

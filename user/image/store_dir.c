@@ -29,6 +29,7 @@ struct dir_put {
 	struct store_put base;
 	int fd;
 	uint64_t written, flushed;
+	bool direct, no_direct; /* O_DIRECT is set; the file system refused it */
 	char name[PATH_MAX];
 };
 
@@ -63,11 +64,37 @@ static int dir_put_open(struct store *s, const char *name, struct store_put **ou
 	return 0;
 }
 
+#define DIRECT_ALIGN 4096u
+#define DIRECT_BYTES (256u << 10)
+
+/*
+ * Large aligned writes go past the page cache: the pages are not read again soon, and filling the cache costs more than the
+ * disk does. Memory file systems have nothing to gain and say so, or copy as before.
+ */
+static void choose_direct(struct dir_put *p, const struct iovec *iov, int n)
+{
+	bool want = !p->no_direct && p->written % DIRECT_ALIGN == 0;
+	size_t bytes = 0;
+
+	for (int i = 0; i < n; i++) {
+		want &= (uintptr_t)iov[i].iov_base % DIRECT_ALIGN == 0 && iov[i].iov_len % DIRECT_ALIGN == 0;
+		bytes += iov[i].iov_len;
+	}
+	want &= bytes >= DIRECT_BYTES;
+	if (want == p->direct)
+		return;
+	if (fcntl(p->fd, F_SETFL, want ? O_DIRECT : 0))
+		p->no_direct = true;
+	else
+		p->direct = want;
+}
+
 static int dir_put_write(struct store_put *put, const struct iovec *iov, int n)
 {
 	struct dir_put *p = (struct dir_put *)put;
 	struct iovec part[IOV_MAX];
 
+	choose_direct(p, iov, n);
 	while (n > 0) {
 		int take = n < IOV_MAX ? n : IOV_MAX, first = 0;
 
@@ -78,6 +105,11 @@ static int dir_put_write(struct store_put *put, const struct iovec *iov, int n)
 
 			if (done < 0 && errno == EINTR)
 				continue;
+			if (done < 0 && errno == EINVAL && p->direct && !fcntl(p->fd, F_SETFL, 0)) {
+				p->no_direct = true; /* wants more alignment than ours */
+				p->direct = false;
+				continue;
+			}
 			if (done < 0)
 				return fail(-errno, "write %s/%s", of(put->store)->path,
 					    p->name);
@@ -92,7 +124,7 @@ static int dir_put_write(struct store_put *put, const struct iovec *iov, int n)
 		iov += take;
 		n -= take;
 	}
-	if (p->written - p->flushed >= WRITE_BEHIND) {
+	if (!p->direct && p->written - p->flushed >= WRITE_BEHIND) {
 		sync_file_range(p->fd, (off_t)p->flushed, (off_t)(p->written - p->flushed),
 				SYNC_FILE_RANGE_WRITE);
 		p->flushed = p->written;

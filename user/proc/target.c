@@ -214,6 +214,13 @@ int target_reopen_mm(struct target *t)
 	return err ? wrap(err, "pid %d", t->pid) : 0;
 }
 
+bool target_ended(const struct target *t)
+{
+	struct pollfd p = {.fd = t->pidfd, .events = POLLIN};
+
+	return poll(&p, 1, 200) != 0;
+}
+
 int boot_id(char id[37])
 {
 	_cleanup_free_ char *text = NULL;

@@ -51,6 +51,11 @@ static inline void cleanup_target(struct target **t)
 #define _cleanup_target_ _cleanup_(cleanup_target)
 
 bool target_alive(const struct target *t); /* false once it is dead or a zombie */
+/*
+ * After an -ESRCH about its memory: has it ended? A process that is ending loses its memory a moment before it is dead; one that
+ * executes another program gets a new one. Waits up to 0.2 s to tell them apart.
+ */
+bool target_ended(const struct target *t);
 int target_status(const struct target *t, struct target_status *out) _must_use_;
 
 /* After execve of the target: reopen what belongs to its memory, refresh comm. Same refusals as open. */

@@ -256,7 +256,7 @@ static int keep_up(struct session *s, struct tracked *p)
 	watch_layout(s, p);
 	err = tracked_follow(p);
 	if (err == -ESRCH) { /* execve that no event told of, or the end that is about to show */
-		p->reattach = target_alive(p->target);
+		p->reattach = !target_ended(p->target);
 		err_clear();
 		return 0;
 	}
@@ -270,6 +270,32 @@ int session_catch_up(struct session *s)
 	for (size_t i = 0; !err && i < s->processes.n; i++)
 		err = keep_up(s, s->processes.data[i]);
 	return err;
+}
+
+/* Those that have ended were shown for the last time. */
+static int let_go(struct session *s)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < s->processes.n; i++) {
+		struct tracked *p = s->processes.data[i];
+		struct process_total *total;
+
+		if (!p->ended) {
+			s->processes.data[kept++] = p;
+			continue;
+		}
+		total = vec_push(&s->gone);
+		if (total) {
+			*total = p->total;
+			total->ended = true;
+		}
+		if (s->events)
+			events_del(s->events, p->target->pid);
+		tracked_free(p);
+	}
+	s->processes.n = kept;
+	return 0;
 }
 
 int session_step(struct session *s, struct trace_events *out, bool every_fault)
@@ -288,6 +314,8 @@ int session_step(struct session *s, struct trace_events *out, bool every_fault)
 		if (!err)
 			err = keep_up(s, p);
 	}
+	if (!err && s->config.checkpoints) /* nobody will sample them for the last time */
+		err = let_go(s);
 	return err ? err : segments_watch(s, out);
 }
 
@@ -317,7 +345,7 @@ static int sample_process(struct session *s, struct tracked *p, struct process_s
 
 	if (err == -ESRCH) {
 		err_clear();
-		p->reattach = target_alive(p->target);
+		p->reattach = !target_ended(p->target);
 		p->ended = !p->reattach;
 		out->ended = p->ended;
 		err = 0;
@@ -347,32 +375,6 @@ static int sample_segments(struct session *s, struct sample *out)
 		if (!s->processes.data[i]->ended)
 			err = segments_sample(s, s->processes.data[i], &list, &attached, &out->processes.data[i]);
 	return err;
-}
-
-/* Those that have ended were shown for the last time. */
-static int let_go(struct session *s)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < s->processes.n; i++) {
-		struct tracked *p = s->processes.data[i];
-		struct process_total *total;
-
-		if (!p->ended) {
-			s->processes.data[kept++] = p;
-			continue;
-		}
-		total = vec_push(&s->gone);
-		if (total) {
-			*total = p->total;
-			total->ended = true;
-		}
-		if (s->events)
-			events_del(s->events, p->target->pid);
-		tracked_free(p);
-	}
-	s->processes.n = kept;
-	return 0;
 }
 
 int session_sample(struct session *s, struct sample *out)
