@@ -208,7 +208,7 @@ static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
 					return nr;
 		}
 	}
-	if (r->rdi < PTR || (int32_t)r->rdi < 0) /* a clock, or no array to poll */
+	if (r->rdi < PTR || r->rdi >> 31 == 1 || (int64_t)r->rdi < 0) /* a clock, or no array to poll */
 		return r->rdx < PTR ? SYS_poll : SYS_clock_nanosleep;
 	if (r->rsi >= PTR)
 		return SYS_nanosleep;
