@@ -23,7 +23,6 @@
 
 #include "proc/tasks.h"
 
-
 struct job {
 	char dir[64], repo[80];
 	pid_t pid; /* 0: none that could live */
@@ -316,24 +315,49 @@ static void test_pid_taken(void **state)
 	j->pid = 0;
 }
 
-static void test_damaged(void **state)
+static void flip_byte(const char *path)
 {
-	struct job *j = *state;
-	char path[160];
+	int fd = open(path, O_RDWR);
 	struct stat st;
-	int fd;
 	char byte;
 
-	start_scene(j, "memory", "8");
-	cut(j);
-	snprintf(path, sizeof(path), "%s/000001/0/task_mm_%d.1.bin", j->repo, j->pid);
-	kill_job(j);
-	fd = open(path, O_RDWR);
 	assert_true(fd >= 0 && !fstat(fd, &st));
 	assert_int_equal(pread(fd, &byte, 1, st.st_size / 2), 1);
 	byte = (char)~byte;
 	assert_int_equal(pwrite(fd, &byte, 1, st.st_size / 2), 1);
 	close(fd);
+}
+
+static void test_damaged(void **state)
+{
+	struct job *j = *state;
+	char path[160];
+
+	start_scene(j, "memory", "8");
+	cut(j);
+	snprintf(path, sizeof(path), "%s/000001/0/task_mm_%d.1.bin", j->repo, j->pid);
+	kill_job(j);
+	flip_byte(path);
+	refused(j, "its content is not what its hash says");
+}
+
+/* All processes of the tree are there when it is found. */
+static void test_damaged_tree(void **state)
+{
+	struct job *j = *state;
+	char path[160];
+	pid_t pid;
+
+	start_scene(j, "tree", NULL);
+	cut(j);
+	pid = j->pid;
+	kill_job(j);
+	/* of a child, which is filled after its parent */
+	for (pid++; snprintf(path, sizeof(path), "%s/000001/0/task_mm_%d.1.bin", j->repo, pid),
+		    access(path, F_OK);
+	     pid++)
+		assert_true(pid < 1 << 22);
+	flip_byte(path);
 	refused(j, "its content is not what its hash says");
 }
 
@@ -383,19 +407,15 @@ static void test_checkpoint_refuses(void **state)
 }
 
 /* Whenever it dies, so do the processes that it was making. */
-static void test_killed_in_between(void **state)
+static void kill_in_between(struct job *j, int until_ms, int step_ms)
 {
-	struct job *j = *state;
-	pid_t pid;
+	const pid_t none[] = {0};
+	pid_t pid = j->pid;
+	struct run r;
 
-	start_scene(j, "memory", "64");
 	cut(j);
-	pid = j->pid;
 	kill_job(j);
-	for (int ms = 0; ms < 120; ms += 6) {
-		const pid_t none[] = {0};
-		struct run r;
-
+	for (int ms = 0; ms < until_ms; ms += step_ms) {
 		begin_restart(j, &r, "1", "direct", NULL);
 		nap_ms(ms);
 		kill(r.pid, SIGKILL);
@@ -403,9 +423,21 @@ static void test_killed_in_between(void **state)
 		run_close(&r);
 		/* it may have been let go already */
 		if (status_number(pid, "TracerPid") == 0)
-			kill(pid, SIGKILL);
+			end_job(pid);
 		assert_no_orphans(none, 10);
 	}
+}
+
+static void test_killed_in_between(void **state)
+{
+	start_scene(*state, "memory", "64");
+	kill_in_between(*state, 120, 6);
+}
+
+static void test_killed_in_between_tree(void **state)
+{
+	start_scene(*state, "tree", NULL);
+	kill_in_between(*state, 30, 2);
 }
 
 /* ---- programs that nobody here wrote ---- */
@@ -513,10 +545,12 @@ int main(void)
 		RESTART(test_foreground_signal),
 		RESTART(test_pid_taken),
 		RESTART(test_damaged),
+		RESTART(test_damaged_tree),
 		RESTART(test_missing_file),
 		RESTART(test_changed_mapped_file),
 		RESTART(test_checkpoint_refuses),
 		RESTART(test_killed_in_between),
+		RESTART(test_killed_in_between_tree),
 		RESTART(test_xz),
 		RESTART(test_python),
 		RESTART(test_bash),
