@@ -392,12 +392,14 @@ static void test_checkpoint_refuses(void **state)
 	struct job *j = *state;
 	struct talker t;
 	struct run r;
-	char pid[16];
+	char pid[16], *err;
 
 	talker_start(&t, built("tests/targets/checksum"), NULL);
 	snprintf(pid, sizeof(pid), "%d", t.pid);
 	assert_int_equal(icp(&r, NULL, "checkpoint", "--pid", pid, "--dir", j->repo, NULL), 1);
-	assert_non_null(strstr(run_text(r.err), "epoll instance"));
+	err = run_text(r.err);
+	assert_non_null(strstr(err, "epoll instance"));
+	free(err);
 	run_close(&r);
 	assert_int_equal(icp(&r, NULL, "checkpoint", "--no-restart", "--pid", pid, "--dir",
 			     j->repo, NULL),
