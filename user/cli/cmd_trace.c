@@ -235,6 +235,7 @@ static int run_trace(struct trace *t)
 		.tree = t->o.tree,
 		.interval_s = t->o.interval_s,
 		.top = (size_t)t->o.top,
+		.cancel_fd = -1,
 		.segment_events = t->o.events,
 	};
 	int err = open_view(t);
