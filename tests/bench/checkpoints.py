@@ -36,7 +36,7 @@ class Load:
 
 
 def checkpoint(args, load, folder, *more):
-    out = subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(load.pid), "--dir", folder, "--json",
+    out = subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--no-restart", "--pid", str(load.pid), "--dir", folder, "--json",
                           *more], check=True, capture_output=True, text=True).stdout
     return json.loads(out)
 

@@ -64,8 +64,8 @@ static void assert_target(struct fixture *f)
 
 static int cut(struct fixture *f, struct run *r, const char *more, const char *too)
 {
-	return icp(r, NULL, "checkpoint", "--json", "--pid", f->pid, "--dir", f->dir, more, too,
-		   NULL);
+	return icp(r, NULL, "checkpoint", "--no-restart", "--json", "--pid", f->pid, "--dir",
+		   f->dir, more, too, NULL);
 }
 
 static void cut_well(struct fixture *f, const char *more, const char *too)
@@ -117,9 +117,15 @@ static void test_kill_9(void **state)
 	cut_well(f, NULL, NULL);
 	whole = (seconds_now() - begin) * 900;
 	for (unsigned i = 0; i < KILLS; i++) {
-		const char *argv[] = {
-			built("icp-bpf"),	 "checkpoint", "--pid", f->pid, "--dir", f->dir,
-			i % 3 ? "--full" : NULL, NULL};
+		const char *argv[] = {built("icp-bpf"),
+				      "checkpoint",
+				      "--no-restart",
+				      "--pid",
+				      f->pid,
+				      "--dir",
+				      f->dir,
+				      i % 3 ? "--full" : NULL,
+				      NULL};
 		pid_t keep[] = {f->target.pid, 0};
 		struct run r;
 
@@ -266,8 +272,8 @@ static void test_full_disk(void **state)
 				step /= 2;
 			else
 				at += step;
-		status = icp(&r, NULL, "checkpoint", "--json", "--pid", pid, "--dir", f->dir,
-			     NULL);
+		status = icp(&r, NULL, "checkpoint", "--no-restart", "--json", "--pid", pid,
+			     "--dir", f->dir, NULL);
 		if (full) {
 			char *err = run_text(r.err);
 
@@ -382,8 +388,8 @@ static void test_target_ends(void **state)
 
 	cut_well(f, NULL, NULL);
 	for (unsigned i = 0; i < 20; i++) {
-		const char *argv[] = {built("icp-bpf"), "checkpoint", "--pid", f->pid,
-				      "--dir",		f->dir,	      NULL};
+		const char *argv[] = {built("icp-bpf"), "checkpoint", "--no-restart", "--pid",
+				      f->pid,		"--dir",      f->dir,	      NULL};
 		pid_t none[] = {0};
 		struct run r;
 		size_t before = assert_repo(f, false);
@@ -418,9 +424,19 @@ static void test_no_eintr(void **state)
 	struct run r;
 	char count[16], *out;
 	unsigned lines = 0;
-	const char *argv[] = {built("icp-bpf"), "checkpoint", "--json", "--pid",
-			      f->pid,		"--dir",      f->dir,	"--every",
-			      "10ms",		"--count",    count,	NULL};
+	const char *argv[] = {built("icp-bpf"),
+			      "checkpoint",
+			      "--no-restart",
+			      "--json",
+			      "--pid",
+			      f->pid,
+			      "--dir",
+			      f->dir,
+			      "--every",
+			      "10ms",
+			      "--count",
+			      count,
+			      NULL};
 
 	snprintf(count, sizeof(count), "%d", MANY);
 	run_start(&r, NULL, argv);
@@ -502,8 +518,8 @@ static void test_keep_tracking(void **state)
 	cut_well(f, "--keep-tracking", NULL);
 	assert_int_equal(chdir(f->top), 0);
 	for (int i = 0; i < 3; i++) {
-		const char *argv[] = {binary, "checkpoint", "--json",	"--pid",
-				      f->pid, "--dir",	    "versions", NULL};
+		const char *argv[] = {binary, "checkpoint", "--no-restart", "--json", "--pid",
+				      f->pid, "--dir",	    "versions",	    NULL};
 
 		run_start(&r, NULL, argv);
 		run_wait(&r, 20);
@@ -516,11 +532,13 @@ static void test_keep_tracking(void **state)
 		run_close(&r);
 	}
 	assert_int_equal(chdir(here), 0);
-	assert_int_equal(icp(&r, NULL, "checkpoint", "--pid", f->pid, "--stop-tracking", NULL),
+	assert_int_equal(icp(&r, NULL, "checkpoint", "--no-restart", "--pid", f->pid,
+			     "--stop-tracking", NULL),
 			 0);
 	run_close(&r);
 	assert_no_orphans(keep, 5);
-	assert_int_equal(icp(&r, NULL, "checkpoint", "--pid", f->pid, "--stop-tracking", NULL),
+	assert_int_equal(icp(&r, NULL, "checkpoint", "--no-restart", "--pid", f->pid,
+			     "--stop-tracking", NULL),
 			 1);
 	run_close(&r);
 	assert_int_equal(assert_repo(f, true), 4);
@@ -544,7 +562,8 @@ static void test_somebody_else(void **state)
 
 	assert_int_equal(chmod(f->top, 0777), 0);
 	/* not theirs */
-	assert_int_equal(icp(&r, &how, "checkpoint", "--pid", f->pid, "--dir", f->dir, NULL),
+	assert_int_equal(icp(&r, &how, "checkpoint", "--no-restart", "--pid", f->pid, "--dir",
+			     f->dir, NULL),
 			 1);
 	run_close(&r);
 	assert_int_equal(access(f->dir, F_OK), -1);
@@ -554,15 +573,16 @@ static void test_somebody_else(void **state)
 	nap_ms(100);
 	snprintf(text, sizeof(text), "%d", own.pid);
 	for (int i = 0; i < 2; i++) {
-		if (icp(&r, &how, "checkpoint", "--pid", text, "--dir", f->dir, NULL)) {
+		if (icp(&r, &how, "checkpoint", "--no-restart", "--pid", text, "--dir", f->dir,
+			NULL)) {
 			err = run_text(r.err);
 			fail_msg("%s", err);
 		}
 		run_close(&r);
 	}
 	/* a background session needs /run/icp-bpf */
-	assert_int_equal(icp(&r, &how, "checkpoint", "--pid", text, "--dir", f->dir,
-			     "--keep-tracking", NULL),
+	assert_int_equal(icp(&r, &how, "checkpoint", "--no-restart", "--pid", text, "--dir",
+			     f->dir, "--keep-tracking", NULL),
 			 1);
 	err = run_text(r.err);
 	assert_non_null(strstr(err, "/run/icp-bpf"));

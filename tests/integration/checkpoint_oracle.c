@@ -107,8 +107,8 @@ static char *checkpoint(struct chain *c, const char *more, const char *too)
 	char pid[16], *line;
 
 	snprintf(pid, sizeof(pid), "%d", c->target.pid);
-	if (icp(&r, NULL, "checkpoint", "--json", "--pid", pid, "--dir", c->dir, more, too,
-		NULL))
+	if (icp(&r, NULL, "checkpoint", "--no-restart", "--json", "--pid", pid, "--dir", c->dir,
+		more, too, NULL))
 		fail_msg("seed %lu: %s", c->seed, run_text(r.err));
 	line = run_text(r.out);
 	run_close(&r);

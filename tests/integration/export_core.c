@@ -349,7 +349,8 @@ static void test_checkpoint(void **state)
 	char *text;
 
 	snprintf(j->repo, sizeof(j->repo), "%s/repo2", j->dir);
-	if (icp(&r, NULL, "checkpoint", "--pid", j->pid, "--dir", j->repo, NULL)) {
+	if (icp(&r, NULL, "checkpoint", "--no-restart", "--pid", j->pid, "--dir", j->repo,
+		NULL)) {
 		text = run_text(r.err);
 		fail_msg("%s", text);
 	}

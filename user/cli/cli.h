@@ -19,7 +19,7 @@ struct verb {
 	const char *help;		   /* usage, options, an example */
 };
 
-extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_list, verb_show, verb_verify;
+extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_restart, verb_list, verb_show, verb_verify;
 extern const struct verb verb_diff, verb_prune, verb_export;
 
 /* Print the message of a failure once and give the exit status for it. */

@@ -21,7 +21,7 @@ struct options {
 	const char *dir, *label, *tracker;
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
-	bool keep, stop, full, paranoid, json;
+	bool keep, stop, full, paranoid, no_restart, json;
 	enum dump_release_how how;
 	enum icp_codec codec;
 	char path[PATH_MAX]; /* dir, absolute */
@@ -29,7 +29,7 @@ struct options {
 
 enum {
 	OPT_DIR = 256, OPT_EVERY, OPT_COUNT, OPT_KEEP, OPT_STOP, OPT_KILL, OPT_FROZEN, OPT_LABEL, OPT_FULL, OPT_TRACKER,
-	OPT_JSON, OPT_COMPRESS, OPT_PARANOID,
+	OPT_JSON, OPT_COMPRESS, OPT_PARANOID, OPT_NO_RESTART,
 };
 
 static const struct option long_options[] = {
@@ -47,6 +47,7 @@ static const struct option long_options[] = {
 	{"json", no_argument, NULL, OPT_JSON},
 	{"compress", required_argument, NULL, OPT_COMPRESS},
 	{"paranoid", no_argument, NULL, OPT_PARANOID},
+	{"no-restart", no_argument, NULL, OPT_NO_RESTART},
 	{NULL, 0, NULL, 0},
 };
 
@@ -128,6 +129,9 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_PARANOID:
 		o->paranoid = true;
 		return 0;
+	case OPT_NO_RESTART:
+		o->no_restart = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_checkpoint, argv);
 	}
@@ -180,7 +184,7 @@ static struct checkpoint_request request_of(const struct options *o)
 		.dir = o->path,
 		.label = o->label,
 		.full = o->full,
-		.no_restart = true,
+		.no_restart = o->no_restart,
 		.paranoid = o->paranoid,
 		.codec = o->codec,
 		.how = o->how,
@@ -511,6 +515,7 @@ const struct verb verb_checkpoint = {
 		"      --compress C     zstd, lz4 or none (the default)\n"
 		"      --tracker NAME   uffd; the best available one by default (see icp-bpf check)\n"
 		"      --paranoid       also scan where events say what was written, and fail if they missed a page\n"
+		"      --no-restart     also save what icp-bpf restart can't bring back (sockets...): only the data is wanted\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir /var/lib/icp/redis --every 10s\n",

@@ -167,6 +167,8 @@ int describe_end(struct dump *d)
 		err = sysvshm_read(&list);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
 		err = add_segment(d, d->segments.data[i], sysvshm_find(&list, d->segments.data[i]->shmid));
+	if (!err && !d->config.no_restart)
+		err = state_restorable(d->manifest);
 	return err ? err : describe_numbers(d);
 }
 

@@ -56,6 +56,16 @@ static int finish_stream(struct dump *d, struct stream *s, const struct page_sou
 	return txn_pages_end(d->txn, take_ptr(s->writer), false);
 }
 
+/* It ended and is no part of the version, but others may share pages that it was the first to have. */
+static int finish_gone(struct dump *d, struct stream *s)
+{
+	bool unused = s->writer && !page_writer_stats(s->writer)->stored;
+
+	if (!s->writer)
+		return 0;
+	return txn_pages_end(d->txn, take_ptr(s->writer), unused);
+}
+
 int dump_write(struct dump *d)
 {
 	int err;
@@ -65,8 +75,8 @@ int dump_write(struct dump *d)
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		struct dump_proc *p = d->procs.data[i];
 
-		if (!p->gone)
-			err = finish_stream(d, &p->stream, &p->source, !target_alive(p->src.target));
+		err = p->gone ? finish_gone(d, &p->stream)
+			      : finish_stream(d, &p->stream, &p->source, !target_alive(p->src.target));
 		if (err)
 			return wrap(err, "dump pid %d", p->src.target->pid);
 	}

@@ -181,7 +181,9 @@ static int check_files(const Icp__Manifest *m, const uint32_t *ids, size_t n)
 		if ((f->kind != ICP_FILE_PAGES && f->kind != ICP_FILE_CTL) ||
 		    f->hash.len != sizeof(struct icp_hash) || f->size > INT64_MAX)
 			return refuse(-EBADMSG, "file %zu makes no sense", i);
-		if (!bsearch(&f->stream, ids, n, sizeof(*ids), compare_u32))
+		/* pages of a process that ended while it was saved may be shared by others */
+		if (f->kind != ICP_FILE_PAGES &&
+		    !bsearch(&f->stream, ids, n, sizeof(*ids), compare_u32))
 			return refuse(-EBADMSG, "a file belongs to no process or segment: %#x",
 				      f->stream);
 		seen[f->kind][used[f->kind]++] = f->stream;

@@ -117,6 +117,8 @@ int sweep_open(struct reader *rd, const struct ctl *c, struct sweep **out) _must
  */
 int sweep_next(struct sweep *s, const uint64_t **pages, const uint8_t **data) _must_use_;
 void sweep_close(struct sweep *s);
+/* Keep to one of @parts parts of about the same size; before the first sweep_next(). */
+void sweep_part(struct sweep *s, unsigned part, unsigned parts);
 
 static inline void cleanup_sweep(struct sweep **s)
 {

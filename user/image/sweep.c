@@ -84,6 +84,14 @@ static size_t group(const struct sweep *s, uint32_t *slots)
 	return n;
 }
 
+void sweep_part(struct sweep *s, unsigned part, unsigned parts)
+{
+	size_t n = s->n;
+
+	s->at = n / parts * part;
+	s->n = part + 1 == parts ? n : n / parts * (part + 1);
+}
+
 int sweep_next(struct sweep *s, const uint64_t **pages, const uint8_t **data)
 {
 	const struct item *first = &s->items[s->at];

@@ -44,4 +44,17 @@ long arch_call_result(const struct arch_regs *regs);
  */
 int arch_unearned_eintr(pid_t tid) _must_use_;
 
+/*
+ * Code, free of positions, that runs calls: see batch.c. Its registers: the address of the code
+ * and of the header.
+ */
+extern const unsigned char arch_batch_code[], arch_batch_code_end[];
+void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header);
+
+/*
+ * @regs are those of a thread that was stopped in a system call and whose kernel state is lost:
+ * what only the kernel's memory knew how to restart is begun anew. @tid has its memory.
+ */
+void arch_restart_anew(pid_t tid, struct arch_regs *regs);
+
 #endif

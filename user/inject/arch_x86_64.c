@@ -4,12 +4,15 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
+#include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #define CS_64 0x33
 /* Kernel-internal, see include/linux/errno.h: restart, unless a handler runs first; then it is
  * EINTR. */
 #define ERESTARTNOHAND 514
+#define ERESTART_RESTARTBLOCK 516
 #define NR_EPOLL_PWAIT2 441
 #define NR_IO_PGETEVENTS 333
 
@@ -129,4 +132,96 @@ int arch_unearned_eintr(pid_t tid)
 		      -(long)ERESTARTNOHAND)
 		       ? -errno
 		       : 0;
+}
+
+/*
+ * r12: the header (next, end, pid, tid, SIGSTOP); r13: the call; r14: the end; rbp: may it fail?
+ * No stack is used.
+ */
+__asm__(".pushsection .rodata\n"
+	".globl arch_batch_code, arch_batch_code_end\n"
+	"arch_batch_code:\n"
+	"0:\n"
+	"	mov 0(%r12), %r13\n"
+	"	mov 8(%r12), %r14\n"
+	"1:	cmp %r14, %r13\n"
+	"	jae 2f\n"
+	"	mov 0(%r13), %rax\n"
+	"	mov 8(%r13), %rdi\n"
+	"	mov 16(%r13), %rsi\n"
+	"	mov 24(%r13), %rdx\n"
+	"	mov 32(%r13), %r10\n"
+	"	mov 40(%r13), %r8\n"
+	"	mov 48(%r13), %r9\n"
+	"	mov 56(%r13), %rbp\n"
+	"	syscall\n"
+	"	mov %rax, 56(%r13)\n"
+	"	cmp $-4095, %rax\n"
+	"	jb 3f\n"
+	"	test %rbp, %rbp\n"
+	"	jz 2f\n"
+	"3:	add $64, %r13\n"
+	"	jmp 1b\n"
+	"2:	mov %r13, 0(%r12)\n"
+	"	mov $234, %eax\n" /* tgkill */
+	"	mov 16(%r12), %rdi\n"
+	"	mov 24(%r12), %rsi\n"
+	"	mov 32(%r12), %rdx\n"
+	"	syscall\n"
+	"	jmp 0b\n"
+	"arch_batch_code_end:\n"
+	".popsection\n");
+
+void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header)
+{
+	struct user_regs_struct *r = &regs->user;
+
+	r->rip = code;
+	r->r12 = header;
+	r->orig_rax = -1ul;
+	r->eflags &= ~0x500ul; /* direction, single step */
+}
+
+/*
+ * A call that was interrupted twice goes by the number of restart_syscall(2), and nothing tells
+ * which one it is: the kernel keeps that to itself. There are four that can be (those that set a
+ * restart_block); mostly the code before the instruction loads the number, else the arguments
+ * must tell.
+ */
+static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
+{
+	enum { PTR = 65536, FUTEX_FLAGS = 128 | 256, WAIT_BITSET = 9 };
+	static const unsigned long calls[] = {SYS_clock_nanosleep, SYS_poll, SYS_futex,
+					      SYS_nanosleep};
+	unsigned char code[32];
+	struct iovec to = {code, sizeof(code)},
+		     from = {(void *)(r->rip - 2 - sizeof(code)), sizeof(code)};
+	unsigned long op = r->rsi & ~(unsigned long)FUTEX_FLAGS;
+
+	if (process_vm_readv(tid, &to, 1, &from, 1, 0) == sizeof(code)) {
+		for (size_t at = sizeof(code) - 5; at + 1; at--) {
+			uint32_t nr;
+
+			memcpy(&nr, code + at + 1, sizeof(nr));
+			for (size_t i = 0; code[at] == 0xb8 && i < 4; i++) /* mov $nr, %eax */
+				if (nr == calls[i])
+					return nr;
+		}
+	}
+	if (r->rdi < PTR || r->rdi >> 31 == 1 || (int64_t)r->rdi < 0) /* a clock, or no array to poll */
+		return r->rdx < PTR ? SYS_poll : SYS_clock_nanosleep;
+	if (r->rsi >= PTR)
+		return SYS_nanosleep;
+	return (op == 0 || op == WAIT_BITSET) && r->r10 >= PTR ? SYS_futex : SYS_poll;
+}
+
+void arch_restart_anew(pid_t tid, struct arch_regs *regs)
+{
+	struct user_regs_struct *r = &regs->user;
+
+	if ((long)r->orig_rax < 0 || (long)r->rax != -ERESTART_RESTARTBLOCK)
+		return;
+	r->rax = r->orig_rax == SYS_restart_syscall ? restarted_call(tid, r) : r->orig_rax;
+	r->rip -= arch_syscall_len;
+	r->orig_rax = -1ul;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <elf.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/user.h>
 
 #include "state/kinds.h"
@@ -24,4 +25,11 @@ static uint64_t stack(const void *prstatus, size_t len)
 }
 
 const struct state_arch state_arch = {
-	.name = "x86_64", .red_zone = 128, .sets = sets, .stack = stack};
+	.name = "x86_64",
+	.red_zone = 128,
+	.sets = sets,
+	.stack = stack,
+	.task_size = 0x7ffffffff000,
+	.vdso_nr = SYS_arch_prctl,
+	.vdso_op = 0x2003, /* ARCH_MAP_VDSO_64 */
+};

@@ -12,7 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define IDS_VERSION 1
 #define CPU_BYTES 1024 /* 8192 CPUs, as many as Linux knows */
 #define FILTERS_MAX 64
 #define FILTER_MAX 4096 /* instructions, BPF_MAXINSNS */

@@ -15,4 +15,15 @@ int creds_dump(struct state_process *p, struct creds *c) _must_use_;
 int creds_finish(struct state_process *p, struct creds *c, Icp__ProcessState *state) _must_use_;
 void creds_free(struct creds *c);
 
+/* The restore half. @process must outlive it. */
+#define IDS_VERSION 1
+struct state_restore;
+struct batch;
+struct creds_restore;
+int creds_restore_check(struct state_restore *r, const Icp__ProcessState *process,
+			struct creds_restore **out) _must_use_;
+int creds_restore_thread(struct state_restore *r, const struct creds_restore *c, size_t i,
+			 struct batch *b) _must_use_;
+void creds_restore_free(struct creds_restore *c);
+
 #endif

@@ -17,7 +17,6 @@
 
 #include "state/files.pb-c.h"
 
-#define FILES_VERSION 1
 #define BUCKETS 1024
 
 /* An open file description, known by one descriptor that has it. */
@@ -344,4 +343,5 @@ const struct state_ops state_files = {.name = "files",
 				      .check = files_check,
 				      .dump = dump,
 				      .finish = finish,
-				      .free_note = free_note};
+				      .free_note = free_note,
+				      .restore = &files_restore};

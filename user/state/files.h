@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "state/kinds.h"
+#include "state/restore.h"
 
 enum file_kind {
 	FILE_REGULAR = 1,
@@ -71,5 +72,11 @@ void fd_list_free(struct fd_list *list);
 
 /* check() of the kind. */
 int files_check(struct state_process *p) _must_use_;
+
+/* The restore half. */
+#define FILES_VERSION 1
+int files_restore_new(struct restore_job *job) _must_use_; /* unpacks; sets first_fd */
+void files_restore_free(struct restore_files *f);
+extern const struct restore_ops files_restore;
 
 #endif

@@ -11,7 +11,6 @@
 
 #include "state/creds.h"
 
-#define IDS_VERSION 1
 #define CMDLINE_MAX 65536
 #define STAT_FIRST 4
 #define STAT_LAST 52
@@ -373,4 +372,5 @@ const struct state_ops state_ids = {.name = "ids",
 				    .plan = plan,
 				    .dump = dump,
 				    .finish = finish,
-				    .free_note = free_note};
+				    .free_note = free_note,
+				    .restore = &ids_restore};

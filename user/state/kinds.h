@@ -12,6 +12,7 @@
 
 extern const struct state_ops state_vmas, state_regs, state_signals, state_ids, state_timers,
 	state_files;
+extern const struct restore_ops vmas_restore, ids_restore;
 
 struct file_jobs;
 struct buildids;
@@ -53,6 +54,9 @@ struct state_arch {
 	size_t red_zone;
 	const struct state_regset *sets; /* the first is NT_PRSTATUS; ends with type 0 */
 	uint64_t (*stack)(const void *prstatus, size_t len);
+	uint64_t task_size;
+	long vdso_nr; /* the call that maps the vdso: (vdso_op, address) */
+	uint64_t vdso_op;
 };
 extern const struct state_arch state_arch;
 

@@ -4,11 +4,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "inject/arch.h"
 #include "state/kinds.h"
 #include "state/regs.pb-c.h"
+#include "state/restore.h"
 
 #define SETS_MAX 16
 #define GET_RSEQ_CONFIGURATION 0x420f /* Linux 5.13 */
@@ -186,5 +190,147 @@ static int finish(struct state_process *p, void **note)
 	return err;
 }
 
-const struct state_ops state_regs = {
-	.name = "regs", .plan = plan, .dump = dump, .finish = finish, .free_note = free};
+/* ---- restore ---- */
+
+struct thread_note {
+	Icp__ThreadState *msg;
+	uint64_t abort_ip; /* of the restartable sequence that it was in, 0: none */
+};
+
+struct restore_note {
+	struct thread_note *threads;
+	size_t n;
+};
+
+static void restore_free(void *arg)
+{
+	struct restore_note *note = arg;
+
+	for (size_t i = 0; i < note->n; i++)
+		if (note->threads[i].msg)
+			protobuf_c_message_free_unpacked(&note->threads[i].msg->base, NULL);
+	free(note->threads);
+	free(note);
+}
+
+static const Icp__RegSet *find_set(const Icp__Thread *t, uint32_t type)
+{
+	for (size_t i = 0; i < t->n_regs; i++)
+		if (t->regs[i]->type == type)
+			return t->regs[i];
+	return NULL;
+}
+
+static int check_thread(struct state_restore *r, size_t i, struct thread_note *note)
+{
+	const Icp__Thread *t = r->image->threads[i];
+	const Icp__RegSet *set = find_set(t, state_arch.sets[0].type);
+
+	if (!set || set->data.len != sizeof(struct arch_regs) ||
+	    !arch_native((const struct arch_regs *)set->data.data))
+		return refuse(-EBADMSG, "the registers of thread %u make no sense", t->tid);
+	return restore_unpack(t->blobs, t->n_blobs, "regs", REGS_VERSION,
+			      &icp__thread_state__descriptor, &note->msg);
+}
+
+static int restore_check_regs(struct state_restore *r, void **slot)
+{
+	struct restore_note *note = *slot = calloc(1, sizeof(*note));
+	int err = 0;
+
+	if (note)
+		note->threads = calloc(r->image->n_threads + 1, sizeof(*note->threads));
+	if (!note || !note->threads)
+		return fail(-ENOMEM, "prepare its threads");
+	note->n = r->image->n_threads;
+	for (size_t i = 0; i < note->n && !err; i++)
+		err = check_thread(r, i, &note->threads[i]);
+	return err;
+}
+
+/* Registering clears the field that says so; the kernel would have sent it to the abort handler
+ * before it ran on. */
+static void find_sequence(const struct state_restore *r, size_t i, struct thread_note *note)
+{
+	const Icp__RegSet *set = find_set(r->image->threads[i], state_arch.sets[0].type);
+	struct {
+		uint32_t version, flags;
+		uint64_t start, length, abort;
+	} cs;
+	uint64_t at = 0, pc = arch_pc((const struct arch_regs *)set->data.data);
+	struct iovec to = {&at, sizeof(at)}, from = {(void *)(note->msg->rseq_addr + 8), 8};
+	pid_t pid = (pid_t)r->image->pid;
+
+	if (process_vm_readv(pid, &to, 1, &from, 1, 0) != sizeof(at) || !at)
+		return;
+	to = (struct iovec){&cs, sizeof(cs)};
+	from = (struct iovec){(void *)at, sizeof(cs)};
+	if (process_vm_readv(pid, &to, 1, &from, 1, 0) == sizeof(cs) &&
+	    pc - cs.start < cs.length)
+		note->abort_ip = cs.abort;
+}
+
+static int restore_thread_regs(struct state_restore *r, void *arg, size_t i, struct batch *b)
+{
+	struct thread_note *note = &((struct restore_note *)arg)->threads[i];
+	const Icp__ThreadState *t = note->msg;
+	char name[16] = "";
+	uint64_t at;
+	int err;
+
+	memcpy(name, t->name.data, t->name.len < 15 ? t->name.len : 15);
+	err = batch_data(b, name, sizeof(name), &at);
+	if (!err)
+		err = batch_call(b, "name a thread", SYS_prctl, BATCH_ARGS(PR_SET_NAME, at));
+	if (!err)
+		err = batch_call(b, "clear-child-tid", SYS_set_tid_address,
+				 BATCH_ARGS(t->clear_child_tid));
+	if (!err && t->robust_list)
+		err = batch_call(b, "robust futex list", SYS_set_robust_list,
+				 BATCH_ARGS(t->robust_list, t->robust_len));
+	if (err || !t->rseq_addr)
+		return err;
+	find_sequence(r, i, note);
+	return batch_call(
+		b, "register restartable sequences", SYS_rseq,
+		BATCH_ARGS(t->rseq_addr, t->rseq_size, t->rseq_flags, t->rseq_signature));
+}
+
+static int release_thread(struct state_restore *r, void *arg, size_t i)
+{
+	const struct thread_note *note = &((struct restore_note *)arg)->threads[i];
+	const Icp__Thread *t = r->image->threads[i];
+	struct arch_regs regs;
+	int err;
+
+	/* From the second on: the first has what ARCH's own set function takes care of. Sets that
+	 * hold the same state are set in order, the largest last. */
+	for (size_t s = 1; state_arch.sets[s].type; s++) {
+		const Icp__RegSet *set = find_set(t, state_arch.sets[s].type);
+		struct iovec data;
+
+		if (!set)
+			continue;
+		data = (struct iovec){set->data.data, set->data.len};
+		if (ptrace(PTRACE_SETREGSET, t->tid, (uintptr_t)set->type, &data))
+			return fail(-errno, "register set %#x of thread %u", set->type, t->tid);
+	}
+	memcpy(&regs, find_set(t, state_arch.sets[0].type)->data.data, sizeof(regs));
+	arch_restart_anew((pid_t)t->tid, &regs);
+	if (note->abort_ip)
+		arch_set_pc(&regs, note->abort_ip);
+	err = arch_regs_set((pid_t)t->tid, &regs);
+	return err ? fail(err, "registers of thread %u", t->tid) : 0;
+}
+
+static const struct restore_ops regs_restore = {.check = restore_check_regs,
+						.thread = restore_thread_regs,
+						.release = release_thread,
+						.free_note = restore_free};
+
+const struct state_ops state_regs = {.name = "regs",
+				     .plan = plan,
+				     .dump = dump,
+				     .finish = finish,
+				     .free_note = free,
+				     .restore = &regs_restore};

@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 
 #include "state/kinds.h"
+#include "state/restore.h"
 #include "state/signals.pb-c.h"
 
 #define SIGNALS_VERSION 1
@@ -202,8 +203,164 @@ static int finish(struct state_process *p, void **slot)
 	return err;
 }
 
+/* ---- restore ---- */
+
+struct restore_note {
+	Icp__SignalState *shared;
+	Icp__ThreadSignals **threads;
+	size_t n;
+};
+
+static void restore_free(void *arg)
+{
+	struct restore_note *note = arg;
+
+	for (size_t i = 0; i < note->n; i++)
+		if (note->threads[i])
+			protobuf_c_message_free_unpacked(&note->threads[i]->base, NULL);
+	if (note->shared)
+		protobuf_c_message_free_unpacked(&note->shared->base, NULL);
+	free(note->threads);
+	free(note);
+}
+
+static int check_pending(const ProtobufCBinaryData *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		siginfo_t info;
+
+		if (list[i].len != sizeof(info))
+			return refuse(-EBADMSG, "a pending signal makes no sense");
+		memcpy(&info, list[i].data, sizeof(info));
+		if (info.si_signo < 1 || info.si_signo > SIGNALS)
+			return refuse(-EBADMSG, "signal %d is pending", info.si_signo);
+	}
+	return 0;
+}
+
+static int restore_check_signals(struct state_restore *r, void **slot)
+{
+	struct restore_note *note = *slot = calloc(1, sizeof(*note));
+	int err;
+
+	if (note)
+		note->threads = calloc(r->image->n_threads + 1, sizeof(*note->threads));
+	if (!note || !note->threads)
+		return fail(-ENOMEM, "prepare signals");
+	note->n = r->image->n_threads;
+	err = restore_unpack(r->image->blobs, r->image->n_blobs, "signals", SIGNALS_VERSION,
+			     &icp__signal_state__descriptor, &note->shared);
+	if (!err)
+		err = check_pending(note->shared->pending, note->shared->n_pending);
+	for (size_t i = 0; i < note->n && !err; i++) {
+		const Icp__Thread *t = r->image->threads[i];
+
+		err = restore_unpack(t->blobs, t->n_blobs, "signals", SIGNALS_VERSION,
+				     &icp__thread_signals__descriptor, &note->threads[i]);
+		if (!err)
+			err = check_pending(note->threads[i]->pending,
+					    note->threads[i]->n_pending);
+	}
+	return err;
+}
+
+/* All of them: what is not in the image is SIG_DFL, whatever icp-bpf made of it. */
+static int restore_actions(const Icp__SignalState *msg, struct batch *b)
+{
+	struct kernel_sigaction sa[SIGNALS + 1] = {0};
+	int err = 0;
+
+	for (size_t i = 0; i < msg->n_actions; i++) {
+		const Icp__SigAction *a = msg->actions[i];
+
+		if (a->sig < 1 || a->sig > SIGNALS || a->sig == SIGKILL || a->sig == SIGSTOP)
+			return refuse(-EBADMSG, "signal %u has a handler", a->sig);
+		sa[a->sig] =
+			(struct kernel_sigaction){a->handler, a->flags, a->restorer, a->mask};
+	}
+	for (uint64_t sig = 1; sig <= SIGNALS && !err; sig++) {
+		uint64_t at;
+
+		if (sig == SIGKILL || sig == SIGSTOP)
+			continue;
+		err = batch_data(b, &sa[sig], sizeof(sa[sig]), &at);
+		if (!err)
+			err = batch_call(b, "set a signal's action", SYS_rt_sigaction,
+					 BATCH_ARGS(sig, at, 0, sizeof(uint64_t)));
+	}
+	return err;
+}
+
+static int restore_process_signals(struct state_restore *r, void *arg, struct batch *b)
+{
+	return restore_actions(((struct restore_note *)arg)->shared, b);
+}
+
+/* Queued by the thread itself: only then the kernel takes any siginfo. */
+static int queue(const struct state_restore *r, const ProtobufCBinaryData *list, size_t n,
+		 uint32_t tid, struct batch *b)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < n && !err; i++) {
+		siginfo_t info;
+		uint64_t at, sig;
+
+		memcpy(&info, list[i].data, sizeof(info));
+		sig = (uint64_t)info.si_signo;
+		err = batch_data(b, &info, sizeof(info), &at);
+		if (!err && tid)
+			err = batch_call(b, "queue a signal", SYS_rt_tgsigqueueinfo,
+					 BATCH_ARGS(r->image->pid, tid, sig, at));
+		else if (!err)
+			err = batch_call(b, "queue a signal", SYS_rt_sigqueueinfo,
+					 BATCH_ARGS(r->image->pid, sig, at));
+	}
+	return err;
+}
+
+static int restore_thread_signals(struct state_restore *r, void *arg, size_t i, struct batch *b)
+{
+	const Icp__ThreadSignals *t = ((struct restore_note *)arg)->threads[i];
+	stack_t stack = {.ss_sp = (void *)t->altstack_sp,
+			 .ss_size = t->altstack_size,
+			 .ss_flags = (int)(t->altstack_flags & ~(uint32_t)SS_ONSTACK)};
+	uint64_t at;
+	int err = batch_data(b, &stack, sizeof(stack), &at);
+
+	if (!err)
+		err = batch_call(b, "set the alternate stack", SYS_sigaltstack,
+				 BATCH_ARGS(at, 0));
+	return err ? err : queue(r, t->pending, t->n_pending, r->image->threads[i]->tid, b);
+}
+
+static int restore_settle_signals(struct state_restore *r, void *arg, struct batch *b)
+{
+	const Icp__SignalState *s = ((struct restore_note *)arg)->shared;
+
+	return queue(r, s->pending, s->n_pending, 0, b);
+}
+
+static int restore_release_signals(struct state_restore *r, void *arg, size_t i)
+{
+	const Icp__ThreadSignals *t = ((struct restore_note *)arg)->threads[i];
+	uint64_t mask = t->blocked;
+
+	if (ptrace(PTRACE_SETSIGMASK, r->image->threads[i]->tid, sizeof(mask), &mask))
+		return fail(-errno, "signal mask of thread %u", r->image->threads[i]->tid);
+	return 0;
+}
+
+static const struct restore_ops signals_restore = {.check = restore_check_signals,
+						   .process = restore_process_signals,
+						   .thread = restore_thread_signals,
+						   .settle = restore_settle_signals,
+						   .release = restore_release_signals,
+						   .free_note = restore_free};
+
 const struct state_ops state_signals = {.name = "signals",
 					.plan = plan,
 					.dump = dump,
 					.finish = finish,
-					.free_note = free_note};
+					.free_note = free_note,
+					.restore = &signals_restore};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Kinds of process state other than memory. One kind lives in one file, its dump half and (from
- * the next issue on) its restore half side by side; state_kinds[] gives their order. A
+ * Kinds of process state other than memory. One kind lives in one file, its dump half and its
+ * restore half (restore.h) side by side; state_kinds[] gives their order. A
  * checkpoint walks it, per process:
  *
  *     check    running    refuse what can't be restored, before anything is touched (skipped
@@ -28,6 +28,7 @@
 
 #define STATE_KINDS_MAX 16
 
+struct restore_ops;
 struct state_job;    /* what the processes of a job have in common: open files, build ids */
 struct state_gather; /* calls.h */
 
@@ -54,6 +55,7 @@ struct state_ops {
 	int (*dump)(struct state_process *p, void **note);
 	int (*finish)(struct state_process *p, void **note);
 	void (*free_note)(void *note);
+	const struct restore_ops *restore; /* restore.h */
 };
 
 /* In order; NULL-terminated. Any function may be NULL. */
@@ -79,6 +81,9 @@ int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
 void state_free_notes(struct state_process *p);
 int state_job_finish(struct state_job *job, Icp__Manifest *m) _must_use_;
+/* Refuse what a restart of this finished manifest would refuse, whatever the machine: what
+ * state_check() can't see before the freeze. */
+int state_restorable(const Icp__Manifest *m) _must_use_;
 
 /* A zombie has no memory, no threads to freeze, and no target: all that is left of it. */
 int state_zombie(pid_t pid, Icp__Process *image) _must_use_;

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "state/kinds.h"
+#include "state/restore.h"
 #include "state/timers.pb-c.h"
 
 #define TIMERS_VERSION 1
@@ -186,5 +187,136 @@ static int finish(struct state_process *p, void **slot)
 				     TIMERS_VERSION, &msg.base);
 }
 
-const struct state_ops state_timers = {
-	.name = "timers", .plan = plan, .finish = finish, .free_note = free_note};
+/* ---- restore ---- */
+
+static int restore_check_timers(struct state_restore *r, void **slot)
+{
+	Icp__TimerState *msg;
+	int err = restore_unpack(r->image->blobs, r->image->n_blobs, "timers", TIMERS_VERSION,
+				 &icp__timer_state__descriptor, &msg);
+
+	if (err)
+		return err;
+	*slot = msg;
+	if (msg->n_timers > TIMERS_MAX)
+		return refuse(-EBADMSG, "too many timers");
+	for (size_t i = 0; i < msg->n_itimers; i++)
+		if (msg->itimers[i]->which > 2)
+			return refuse(-EBADMSG, "an interval timer makes no sense");
+	return 0;
+}
+
+static void restore_free_timers(void *note)
+{
+	protobuf_c_message_free_unpacked(note, NULL);
+}
+
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+}
+
+static struct timeval timeval_of(uint64_t ns)
+{
+	return (struct timeval){(time_t)(ns / 1000000000u),
+				(suseconds_t)(ns % 1000000000u / 1000u)};
+}
+
+/* Without PR_TIMER_CREATE_RESTORE_IDS (Linux 6.15) ids only count up from 0. */
+static int create_timer(const Icp__PosixTimer *t, uint64_t *next, bool exact, struct batch *b)
+{
+	struct sigevent event = {.sigev_value.sival_ptr = (void *)t->value,
+				 .sigev_signo = (int)t->signal,
+				 .sigev_notify = (int)t->notify};
+	int32_t id = (int32_t)t->id;
+	uint64_t at_event, at_id;
+	int err;
+
+	event._sigev_un._tid = (int)t->tid;
+	for (bool last = false; !last;) {
+		last = exact || *next == t->id;
+		err = batch_data(b, &event, sizeof(event), &at_event);
+		if (!err)
+			err = batch_data(b, &id, sizeof(id), &at_id);
+		if (!err)
+			err = batch_call(
+				b, "make a timer", SYS_timer_create,
+				BATCH_ARGS((uint64_t)(int32_t)t->clock, at_event, at_id));
+		if (!err && !last)
+			err = batch_call(b, "skip a timer", SYS_timer_delete,
+					 BATCH_ARGS(*next));
+		if (err)
+			return err;
+		++*next;
+	}
+	return 0;
+}
+
+#define TIMER_RESTORE_IDS 77 /* PR_TIMER_CREATE_RESTORE_IDS */
+
+/* Made here, when all threads are there; started in settle. */
+static int create_timers(const Icp__TimerState *msg, struct batch *b)
+{
+	uint64_t next = 0;
+	bool exact;
+	long ret;
+	int err;
+
+	if (!msg->n_timers)
+		return 0;
+	err = batch_run(b);
+	if (!err)
+		err = batch_try(b, SYS_prctl, BATCH_ARGS(TIMER_RESTORE_IDS, 1));
+	/* the mode as it is now, or an error where there is none */
+	if (!err)
+		err = batch_now_try(b, SYS_prctl, BATCH_ARGS(TIMER_RESTORE_IDS, 2), &ret);
+	if (err)
+		return err;
+	exact = ret == 1;
+	for (size_t i = 0; i < msg->n_timers && !err; i++) {
+		if (!exact && (msg->timers[i]->id < next || msg->timers[i]->id > TIMERS_MAX))
+			return refuse(-EBADMSG, "timer %u can't be made", msg->timers[i]->id);
+		err = create_timer(msg->timers[i], &next, exact, b);
+	}
+	return err ? err : batch_try(b, SYS_prctl, BATCH_ARGS(TIMER_RESTORE_IDS, 0));
+}
+
+static int restore_settle_timers(struct state_restore *r, void *arg, struct batch *b)
+{
+	const Icp__TimerState *msg = arg;
+	int err = create_timers(msg, b);
+	uint64_t at;
+
+	for (size_t i = 0; i < msg->n_timers && !err; i++) {
+		const Icp__PosixTimer *t = msg->timers[i];
+		struct itimerspec value = {timespec_of(t->interval_ns),
+					   timespec_of(t->value_ns)};
+
+		if (!t->value_ns)
+			continue;
+		err = batch_data(b, &value, sizeof(value), &at);
+		if (!err)
+			err = batch_call(b, "start a timer", SYS_timer_settime,
+					 BATCH_ARGS(t->id, 0, at, 0));
+	}
+	for (size_t i = 0; i < msg->n_itimers && !err; i++) {
+		const Icp__Itimer *t = msg->itimers[i];
+		struct itimerval value = {timeval_of(t->interval_ns), timeval_of(t->value_ns)};
+
+		err = batch_data(b, &value, sizeof(value), &at);
+		if (!err)
+			err = batch_call(b, "start an interval timer", SYS_setitimer,
+					 BATCH_ARGS(t->which, at, 0));
+	}
+	return err;
+}
+
+static const struct restore_ops timers_restore = {.check = restore_check_timers,
+						  .settle = restore_settle_timers,
+						  .free_note = restore_free_timers};
+
+const struct state_ops state_timers = {.name = "timers",
+				       .plan = plan,
+				       .finish = finish,
+				       .free_note = free_note,
+				       .restore = &timers_restore};

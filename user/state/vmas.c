@@ -235,4 +235,5 @@ const struct state_ops state_vmas = {.name = "vmas",
 				     .prepare = prepare,
 				     .dump = dump,
 				     .finish = finish,
-				     .free_note = free_note};
+				     .free_note = free_note,
+				     .restore = &vmas_restore};

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "cli/cli.h"
+#include "obs/view.h"
+#include "restore/restore.h"
+
+struct options {
+	const char *dir;
+	long version; /* 0: the newest */
+	bool detach, json;
+	enum ctl_lookup lookup;
+};
+
+enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_JSON };
+
+static const struct option long_options[] = {
+	{"dir", required_argument, NULL, OPT_DIR},
+	{"version", required_argument, NULL, OPT_VERSION},
+	{"detach", no_argument, NULL, OPT_DETACH},
+	{"lookup", required_argument, NULL, OPT_LOOKUP},
+	{"json", no_argument, NULL, OPT_JSON},
+	{NULL, 0, NULL, 0},
+};
+
+static int take_option(struct options *o, int opt, char **argv)
+{
+	switch (opt) {
+	case OPT_DIR:
+		o->dir = optarg;
+		return 0;
+	case OPT_VERSION:
+		if (cli_number(optarg, 1, UINT32_MAX, &o->version))
+			return 0;
+		return cli_usage(&verb_restart, "'%s' is not a version", optarg);
+	case OPT_DETACH:
+		o->detach = true;
+		return 0;
+	case OPT_LOOKUP:
+		o->lookup = !strcmp(optarg, "rbtree") ? CTL_RBTREE : CTL_DIRECT;
+		if (o->lookup == CTL_RBTREE || !strcmp(optarg, "direct"))
+			return 0;
+		return cli_usage(&verb_restart, "--lookup takes direct or rbtree, not '%s'",
+				 optarg);
+	case OPT_JSON:
+		o->json = true;
+		return 0;
+	default:
+		return cli_bad_option(&verb_restart, argv);
+	}
+}
+
+static int parse(struct options *o, int argc, char **argv)
+{
+	int opt, status;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+		status = take_option(o, opt, argv);
+		if (status)
+			return status;
+	}
+	if (optind < argc)
+		return cli_usage(&verb_restart, "'%s' is not an option", argv[optind]);
+	return o->dir ? 0 : cli_usage(&verb_restart, "which job? --dir DIR");
+}
+
+static double seconds(const struct restart_result *r)
+{
+	uint64_t ns = 0;
+
+	for (int i = 0; i < PHASES; i++)
+		ns += r->phase_ns[i];
+	return (double)ns / 1e9;
+}
+
+static int print_json(const struct restart_result *r)
+{
+	json_t *pids = json_array(), *phases = json_object(), *line;
+	int err;
+
+	for (size_t i = 0; i < r->n_pids; i++)
+		json_array_append_new(pids, json_integer(r->pids[i]));
+	for (int i = 0; i < PHASES; i++)
+		json_object_set_new(phases, restart_phase_names[i],
+				    json_real((double)r->phase_ns[i] / 1e9));
+	line = json_pack("{s:I,s:o,s:I,s:I,s:I,s:f,s:o}", "version", (json_int_t)r->version,
+			 "pids", pids, "threads", (json_int_t)r->threads, "pages",
+			 (json_int_t)r->pages, "bytes", (json_int_t)r->bytes, "seconds",
+			 seconds(r), "phases", phases);
+	err = !line || json_dumpf(line, stdout, JSON_COMPACT);
+	json_decref(line);
+	putchar('\n');
+	return err || fflush(stdout) ? fail(-EIO, "write the result") : 0;
+}
+
+/* In the foreground stdout is the job's, so what is said for people goes to stderr. */
+static void print_text(const struct restart_result *r)
+{
+	char pages[32], bytes[16];
+
+	fprintf(stderr,
+		"restarted version %u: %zu process%s, %lu thread%s, %s pages (%s), %.3f s\n",
+		r->version, r->n_pids, r->n_pids == 1 ? "" : "es", r->threads,
+		r->threads == 1 ? "" : "s", human_count(r->pages, pages),
+		human_bytes((double)r->bytes, bytes), seconds(r));
+}
+
+/* ---- in the foreground ---- */
+
+static const int passed_on[] = {SIGINT,	 SIGTERM, SIGHUP,  SIGQUIT,  SIGUSR1, SIGUSR2,
+				SIGCONT, SIGTSTP, SIGALRM, SIGWINCH, SIGTTIN, SIGTTOU};
+
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGCHLD);
+	for (size_t i = 0; i < sizeof(passed_on) / sizeof(*passed_on); i++)
+		sigaddset(set, passed_on[i]);
+	sigprocmask(SIG_BLOCK, set, NULL);
+}
+
+/* The terminal's driver signals the whole group: who is in ours has it already. */
+static void pass_on(const struct restart_result *r, const siginfo_t *info)
+{
+	for (size_t i = 0; i < r->n_roots; i++)
+		if (info->si_code != SI_KERNEL || getpgid(r->roots[i]) != getpgrp())
+			kill(r->roots[i], info->si_signo);
+}
+
+/* The job has the terminal as long as it runs, as with a shell. */
+static void give_terminal(pid_t group)
+{
+	sigset_t ttou, old;
+
+	sigemptyset(&ttou);
+	sigaddset(&ttou, SIGTTOU);
+	sigprocmask(SIG_BLOCK, &ttou, &old);
+	if (isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) >= 0)
+		tcsetpgrp(STDIN_FILENO, group);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+}
+
+/* Reap what ended. Returns how many roots are left; the first root's status in @status. */
+static size_t reap(struct restart_result *r, size_t left, int *status)
+{
+	int st;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &st, WNOHANG | WUNTRACED)) > 0) {
+		if (WIFSTOPPED(st)) {
+			if (pid != r->roots[0])
+				continue;
+			give_terminal(getpgrp());
+			raise(SIGSTOP);
+			give_terminal(getpgid(pid));
+			kill(pid, SIGCONT);
+			continue;
+		}
+		if (pid == r->roots[0])
+			*status = st;
+		left--;
+	}
+	return left;
+}
+
+static int stay(struct restart_result *r, const sigset_t *set)
+{
+	size_t left = r->n_roots;
+	int status = 0;
+
+	give_terminal(getpgid(r->roots[0]));
+	while (left) {
+		siginfo_t info;
+
+		left = reap(r, left, &status);
+		if (!left || sigwaitinfo(set, &info) < 0)
+			continue;
+		if (info.si_signo != SIGCHLD)
+			pass_on(r, &info);
+	}
+	give_terminal(getpgrp());
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int run(int argc, char **argv)
+{
+	struct options o = {0};
+	struct restart_config config;
+	struct restart_result result;
+	int status = parse(&o, argc, argv), err;
+	sigset_t set;
+
+	if (status)
+		return status;
+	config = (struct restart_config){.dir = o.dir,
+					 .version = (uint32_t)o.version,
+					 .detach = o.detach,
+					 .lookup = o.lookup};
+	/* the new processes begin with all signals blocked and get their own mask at the end */
+	block_signals(&set);
+	signal(SIGPIPE, SIG_IGN);
+	err = restart(&config, &result);
+	if (err)
+		return cli_failed(err);
+	if (o.json)
+		err = print_json(&result);
+	else
+		print_text(&result);
+	if (err) /* the job runs all the same */
+		cli_failed(err);
+	status = o.detach ? EXIT_DONE : stay(&result, &set);
+	restart_result_free(&result);
+	return status;
+}
+
+const struct verb verb_restart = {
+	.name = "restart",
+	.run = run,
+	.line = "bring a version of a job back to life",
+	.help = "usage: icp-bpf restart --dir DIR [OPTIONS]\n"
+		"\n"
+		"Rebuilds the processes of a version under the pids that they had and lets "
+		"them "
+		"run on. Everything is verified as\n"
+		"it is read; on any failure whatever was made is removed and nothing has run. "
+		"In the foreground icp-bpf stays as\n"
+		"their parent, passes signals on, and ends with the job's exit status. The "
+		"job's "
+		"terminal becomes that of icp-bpf.\n"
+		"\n"
+		"      --dir DIR        the repository\n"
+		"      --version N      the newest version by default\n"
+		"      --detach         leave the job to itself once it runs\n"
+		"      --lookup HOW     direct: pages in the order of the files (the default); "
+		"rbtree: look each of them up\n"
+		"      --json           one JSON object once it runs, see docs/json.md\n"
+		"\n"
+		"example: icp-bpf restart --dir /var/lib/icp/redis --detach\n",
+};

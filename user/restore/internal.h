@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Between the files of user/restore. */
+#ifndef ICP_RESTORE_INTERNAL_H
+#define ICP_RESTORE_INTERNAL_H
+
+#include <signal.h>
+
+#include "restore/restore.h"
+#include "state/restore.h"
+
+struct restore_proc {
+	struct state_restore state;
+	struct ctl *ctl;
+	pid_t pid;
+	size_t parent; /* index, SIZE_MAX: icp-bpf */
+	bool traced;
+};
+
+struct restore {
+	const struct restart_config *config;
+	struct restart_result *result;
+	struct repo *repo;
+	Icp__Manifest *manifest;
+	struct restore_job job;
+	struct restore_proc *procs; /* parents first */
+	size_t n;
+	struct batch *batch;
+	bool made; /* there may be processes */
+};
+
+/* ---- tree.c ---- */
+/* Sort the processes of the manifest: parents first. */
+int tree_plan(struct restore *r) _must_use_;
+/* Refuse when a pid is taken, naming who has it. */
+int tree_check_pids(const struct restore *r) _must_use_;
+/* Make all stubs and wait until each is ready. */
+int tree_make(struct restore *r) _must_use_;
+/* Kill and reap whatever was made. */
+void tree_kill(struct restore *r);
+
+/* ---- tracees.c: all of them one process at a time, through r->batch ---- */
+int tracee_seize(struct restore *r, struct restore_proc *p) _must_use_;
+/* Unmap everything and map what it had, still empty. */
+int tracee_map(struct restore *r, struct restore_proc *p) _must_use_;
+int tracee_protect(struct restore *r, struct restore_proc *p) _must_use_;
+/* Threads and all other state. */
+int tracee_state(struct restore *r, struct restore_proc *p) _must_use_;
+/* Last things before the release: remove our own traces, set registers. */
+int tracee_settle(struct restore *r, struct restore_proc *p) _must_use_;
+int tracee_detach(struct restore *r, struct restore_proc *p) _must_use_;
+
+/* ---- fill.c ---- */
+int fill_process(struct restore *r, struct restore_proc *p) _must_use_;
+int fill_segments(struct restore *r) _must_use_;
+
+#endif

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * A restart: a version becomes a running job again.
+ *
+ *     check        read the manifest and all state, refuse what can't be; nothing is made yet
+ *     make         every process as a stub: a copy of icp-bpf with the wanted pid and place in
+ *                  the tree, which opens its files and waits
+ *     memory       each is seized; its memory is replaced by injected calls and filled
+ *     state        threads, then everything else that only the thread itself can set
+ *     release      registers; they run
+ *
+ * All or nothing: until the release a failure (or the death of icp-bpf) kills all of them.
+ */
+#ifndef ICP_RESTORE_RESTORE_H
+#define ICP_RESTORE_RESTORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "image/repo.h"
+
+struct restart_config {
+	const char *dir;
+	uint32_t version; /* 0: the newest */
+	bool detach;
+	enum ctl_lookup lookup;
+};
+
+enum restart_phase {
+	PHASE_CHECK,
+	PHASE_MAKE,
+	PHASE_MEMORY,
+	PHASE_STATE,
+	PHASE_RELEASE,
+	PHASES
+};
+extern const char *const restart_phase_names[PHASES];
+
+struct restart_result {
+	uint32_t version;
+	pid_t *pids; /* parents first; restart_result_free() */
+	size_t n_pids;
+	pid_t *roots; /* our children */
+	size_t n_roots;
+	uint64_t threads, pages, bytes; /* filled */
+	uint64_t phase_ns[PHASES];
+};
+void restart_result_free(struct restart_result *r);
+
+/*
+ * Restart a job as children of the caller, which must have no other children and no threads;
+ * they run when this returns 0.
+ */
+int restart(const struct restart_config *config, struct restart_result *out) _must_use_;
+
+#endif

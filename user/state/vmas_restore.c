@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The restore half of "vmas". A mapping whose pages are to be filled is made writable first and
+ * gets its own protection afterwards.
+ */
+#include <errno.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+
+#include "base/page.h"
+#include "image/ctl.h"
+#include "state/kinds.h"
+#include "state/restore.h"
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 8
+#endif
+#define SET_VMA 0x53564d41 /* PR_SET_VMA, Linux 5.17 */
+#define VMA_NAME_MAX 80
+
+struct mapping {
+	int fd;
+	bool loose; /* writable for now */
+};
+
+struct note {
+	struct mapping *maps; /* one per VMA */
+};
+
+static void free_note(void *arg)
+{
+	struct note *note = arg;
+
+	free(note->maps);
+	free(note);
+}
+
+static bool has_flag(const Icp__Vma *v, const char *flag)
+{
+	for (const char *at = v->vmflags; at[0] && at[1]; at += at[2] ? 3 : 2)
+		if (at[0] == flag[0] && at[1] == flag[1])
+			return true;
+	return false;
+}
+
+static enum vma_kind kind(const Icp__Vma *v)
+{
+	return (enum vma_kind)(v->kind - 1);
+}
+
+static bool begins(const char *name, const char *with)
+{
+	return !strncmp(name, with, strlen(with));
+}
+
+/* Memory that only its mappings keep. */
+static bool is_object(const Icp__Vma *v)
+{
+	return kind(v) == VMA_FILE_SHARED &&
+	       (v->deleted || begins(v->path, "/dev/zero") || begins(v->path, "/memfd:"));
+}
+
+bool restore_filled(const Icp__Vma *v)
+{
+	switch (kind(v)) {
+	case VMA_ANON:
+	case VMA_FILE_PRIVATE:
+		return true;
+	case VMA_FILE_SHARED:
+		return is_object(v) || has_flag(v, "mw");
+	default:
+		return false;
+	}
+}
+
+bool restore_zeros_count(const Icp__Vma *v)
+{
+	return kind(v) == VMA_FILE_PRIVATE || (kind(v) == VMA_FILE_SHARED && !is_object(v));
+}
+
+static const char *reason(const struct state_restore *r, const Icp__Vma *v)
+{
+	if (v->kind < 1 || v->kind > VMA_SPECIAL + 1)
+		return "of an unknown kind";
+	if (v->flags & MAP_HUGETLB)
+		return "of huge pages (hugetlbfs)";
+	if (kind(v) == VMA_FILE_PRIVATE && v->deleted)
+		return "of a deleted file";
+	if (kind(v) == VMA_SPECIAL && v->path[0])
+		return "of a device";
+	if (kind(v) == VMA_SHM && v->offset)
+		return "of a part of a System V segment";
+	if (kind(v) != VMA_SPECIAL && v->end > state_arch.task_size)
+		return "beyond what a process may have";
+	return NULL;
+}
+
+static int check(struct state_restore *r, void **slot)
+{
+	struct note *note = *slot = calloc(1, sizeof(*note));
+
+	if (note)
+		note->maps = calloc(r->image->n_vmas + 1, sizeof(*note->maps));
+	if (!note || !note->maps)
+		return fail(-ENOMEM, "prepare its mappings");
+	for (size_t i = 0; i < r->image->n_vmas; i++) {
+		const Icp__Vma *v = r->image->vmas[i];
+		const char *why = reason(r, v);
+
+		note->maps[i].fd = -1;
+		if (why)
+			return refuse(
+				-EOPNOTSUPP,
+				"the mapping at %#llx is %s (%s), which can't be restarted",
+				(unsigned long long)v->start, why, v->path);
+	}
+	return 0;
+}
+
+/* How far the object of @v is known to reach. */
+static uint64_t object_size(const struct restore_job *job, const Icp__Vma *v)
+{
+	uint64_t size = 0;
+
+	for (size_t p = 0; p < job->manifest->n_processes; p++) {
+		const Icp__Process *image = job->manifest->processes[p];
+
+		for (size_t i = 0; i < image->n_vmas; i++) {
+			const Icp__Vma *w = image->vmas[i];
+			uint64_t end = w->offset + (w->end - w->start);
+
+			if (w->inode == v->inode && w->dev_major == v->dev_major &&
+			    w->dev_minor == v->dev_minor && is_object(w) && end > size)
+				size = end;
+		}
+	}
+	return size;
+}
+
+static int open_maps(struct state_restore *r, void *arg)
+{
+	struct note *note = arg;
+
+	for (size_t i = 0; i < r->image->n_vmas; i++) {
+		const Icp__Vma *v = r->image->vmas[i];
+		uint64_t dev = restore_dev(v->dev_major, v->dev_minor);
+		int *fd = &note->maps[i].fd;
+
+		if (is_object(v)) {
+			*fd = objects_find(r->job->objects, dev, v->inode);
+			if (*fd < 0)
+				*fd = objects_add(r->job, dev, v->inode, v->path,
+						  object_size(r->job, v));
+		} else if (kind(v) == VMA_FILE_PRIVATE) {
+			*fd = objects_file(r->job, v, false);
+		} else if (kind(v) == VMA_FILE_SHARED) {
+			*fd = objects_file(r->job, v, has_flag(v, "mw"));
+		} else {
+			continue;
+		}
+		if (*fd < 0)
+			return *fd;
+	}
+	return 0;
+}
+
+/* Huge pages make filling faster when the program asked for them. */
+static int advise(const Icp__Vma *v, struct batch *b, uint64_t which)
+{
+	int err = 0;
+
+	for (uint64_t advice = 0; advice < 64 && !err; advice++) {
+		const uint64_t args[6] = {v->start, v->end - v->start, advice};
+
+		if (!((v->madvise & which) >> advice & 1))
+			continue;
+		err = advice == MADV_MERGEABLE ? batch_try(b, SYS_madvise, args)
+					       : batch_call(b, "advise", SYS_madvise, args);
+	}
+	return err;
+}
+
+#define EARLY_ADVICE ((1ull << MADV_HUGEPAGE) | (1ull << MADV_NOHUGEPAGE))
+#define LATE_ADVICE                                                                            \
+	((1ull << MADV_RANDOM) | (1ull << MADV_SEQUENTIAL) | (1ull << MADV_DONTFORK) |         \
+	 (1ull << MADV_MERGEABLE) | (1ull << MADV_DONTDUMP) | (1ull << MADV_WIPEONFORK))
+
+static bool has_pages(const struct state_restore *r, const Icp__Vma *v)
+{
+	uint64_t page = v->start / page_size();
+
+	return restore_filled(v) && ctl_next(r->ctl, &page) && page < v->end / page_size();
+}
+
+static int map_one(struct state_restore *r, const Icp__Vma *v, struct mapping *m,
+		   struct batch *b)
+{
+	const uint32_t keep = MAP_GROWSDOWN | MAP_NORESERVE;
+	uint64_t flags = (v->flags & keep) | MAP_FIXED, prot = v->prot;
+	int err;
+
+	if (v->flags & MAP_DROPPABLE && kind(v) == VMA_ANON)
+		flags |= MAP_DROPPABLE;
+	else
+		flags |= v->shared ? MAP_SHARED : MAP_PRIVATE;
+	if (m->fd < 0)
+		flags |= MAP_ANONYMOUS;
+	if (has_pages(r, v) &&
+	    (v->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE)) {
+		m->loose = true;
+		prot = PROT_READ | PROT_WRITE;
+	}
+	err = batch_call(b, "map", SYS_mmap,
+			 BATCH_ARGS(v->start, v->end - v->start, prot, flags, (uint64_t)m->fd,
+				    m->fd < 0 ? 0 : v->offset));
+	return err ? err : advise(v, b, EARLY_ADVICE);
+}
+
+/* The whole segment comes; what the process had unmapped of it goes. */
+static int attach(struct state_restore *r, const Icp__Vma *v, struct batch *b)
+{
+	uint64_t size, len = v->end - v->start;
+	int id = ipc_restored(r->job, v->shmid, &size), err;
+	uint64_t flags = SHM_REMAP | (has_flag(v, "mw") ? 0 : SHM_RDONLY) |
+			 (v->prot & PROT_EXEC ? SHM_EXEC : 0);
+
+	if (id < 0)
+		return refuse(-EBADMSG, "segment %u is not in the image", v->shmid);
+	size = (size + page_size() - 1) & ~(page_size() - 1);
+	if (v->start + size > state_arch.task_size || len > size)
+		return refuse(-EBADMSG, "segment %u is not where it can be", v->shmid);
+	err = batch_call(b, "attach a segment", SYS_shmat,
+			 BATCH_ARGS((uint64_t)id, v->start, flags));
+	if (!err && len < size)
+		err = batch_call(b, "detach the end of a segment", SYS_munmap,
+				 BATCH_ARGS(v->end, size - len));
+	return err ? err
+		   : batch_call(b, "protect", SYS_mprotect, BATCH_ARGS(v->start, len, v->prot));
+}
+
+static int map_vdso(const struct state_restore *r, struct batch *b)
+{
+	for (size_t i = 0; i < r->image->n_vmas; i++) {
+		const Icp__Vma *v = r->image->vmas[i];
+
+		if (kind(v) == VMA_SPECIAL &&
+		    (begins(v->name, "[vvar") || begins(v->name, "[vdso")))
+			return batch_call(b, "map the vdso", state_arch.vdso_nr,
+					  BATCH_ARGS(state_arch.vdso_op, v->start));
+	}
+	return 0;
+}
+
+static int memory(struct state_restore *r, void *arg, struct batch *b)
+{
+	struct note *note = arg;
+	int err = 0;
+
+	for (size_t i = 0; i < r->image->n_vmas && !err; i++)
+		if (kind(r->image->vmas[i]) == VMA_SHM)
+			err = attach(r, r->image->vmas[i], b);
+	for (size_t i = 0; i < r->image->n_vmas && !err; i++)
+		if (kind(r->image->vmas[i]) <= VMA_FILE_SHARED)
+			err = map_one(r, r->image->vmas[i], &note->maps[i], b);
+	return err ? err : map_vdso(r, b);
+}
+
+static int name_it(const Icp__Vma *v, struct batch *b)
+{
+	static const char prefix[] = "[anon:";
+	size_t len = strlen(v->name);
+	char name[VMA_NAME_MAX];
+	uint64_t at;
+	int err;
+
+	if (!begins(v->name, prefix) || len - sizeof(prefix) >= sizeof(name))
+		return 0;
+	memcpy(name, v->name + sizeof(prefix) - 1, len - sizeof(prefix));
+	name[len - sizeof(prefix)] = 0;
+	err = batch_data(b, name, len, &at);
+	return err ? err
+		   : batch_try(b, SYS_prctl,
+			       BATCH_ARGS(SET_VMA, 0, v->start, v->end - v->start, at));
+}
+
+static int protect(struct state_restore *r, void *arg, struct batch *b)
+{
+	struct note *note = arg;
+	int err = 0;
+
+	for (size_t i = 0; i < r->image->n_vmas && !err; i++) {
+		const Icp__Vma *v = r->image->vmas[i];
+		uint64_t len = v->end - v->start;
+
+		if (kind(v) == VMA_SPECIAL)
+			continue;
+		if (note->maps[i].loose)
+			err = batch_call(b, "protect", SYS_mprotect,
+					 BATCH_ARGS(v->start, len, v->prot));
+		if (!err)
+			err = advise(v, b, LATE_ADVICE);
+		if (!err && v->flags & MAP_LOCKED)
+			err = batch_call(b, "lock in memory", SYS_mlock2,
+					 BATCH_ARGS(v->start, len,
+						    has_flag(v, "lf") ? MLOCK_ONFAULT : 0));
+		if (!err)
+			err = name_it(v, b);
+	}
+	return err;
+}
+
+const struct restore_ops vmas_restore = {.check = check,
+					 .open = open_maps,
+					 .memory = memory,
+					 .protect = protect,
+					 .free_note = free_note};
