@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "lib/oracle.h"
+#include "lib/scratch.h"
 
 #define KILLS 90
 #define MANY 300 /* checkpoints of a target that notices every EINTR */
@@ -24,15 +25,14 @@
 struct fixture {
 	struct talker target;
 	struct outside before;
-	char top[64], dir[80], pid[16];
+	char top[SCRATCH_MAX], dir[SCRATCH_MAX + 16], pid[16];
 };
 
 static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
-	snprintf(f->top, sizeof(f->top), "/tmp/icp-faults-XXXXXX");
-	assert_non_null(mkdtemp(f->top));
+	assert_non_null(mkdtemp(scratch(f->top, "faults")));
 	snprintf(f->dir, sizeof(f->dir), "%s/versions", f->top);
 	talker_start(&f->target, built("tests/targets/checksum"), NULL);
 	talker_ask(&f->target, "", "ok threads");
