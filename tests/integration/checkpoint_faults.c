@@ -245,7 +245,8 @@ static void test_full_disk(void **state)
 	snprintf(f->dir, sizeof(f->dir), "%s/versions", disk);
 	assert_int_equal(mkdir(disk, 0700), 0);
 	assert_int_equal(unshare(CLONE_NEWNS), 0);
-	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	/* in a chroot / is no mount */
+	assert_true(!mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || errno == EINVAL);
 	assert_int_equal(mount("tmpfs", disk, "tmpfs", 0, "size=64m"), 0);
 	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
 	talker_start(&job, built("tests/targets/oracle_target"), "4711", f->top, "calm", NULL);
