@@ -21,6 +21,7 @@
 #include <time.h>
 
 #include "image/names.h" /* before cmocka.h, which has a macro named fail() */
+#include "lib/scratch.h"
 
 #include <cmocka.h>
 
@@ -41,7 +42,7 @@ struct model {
 	struct snapshot *history; /* by version */
 	size_t n_history;
 	uint64_t rng;
-	char dir[128];
+	char dir[SCRATCH_MAX];
 };
 
 static inline uint64_t next_random(uint64_t *s)
@@ -117,9 +118,7 @@ static inline void model_init(struct model *m, uint64_t seed)
 {
 	memset(m, 0, sizeof(*m));
 	m->rng = seed;
-	snprintf(m->dir, sizeof(m->dir), "%s/icp-image-XXXXXX",
-		 access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-	assert_non_null(mkdtemp(m->dir));
+	assert_non_null(mkdtemp(scratch_shm(m->dir, "image")));
 }
 
 static inline void model_fini(struct model *m)
