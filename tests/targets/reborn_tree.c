@@ -13,6 +13,9 @@ static int file, talk[2];
 
 static void same_place(int me, pid_t ppid, pid_t pgid, pid_t sid)
 {
+	int death = 0;
+
+	check(!prctl(PR_GET_PDEATHSIG, &death) && (!me || death == SIGKILL));
 	check(getpid() == board->pids[me]);
 	check(getppid() == ppid && getpgid(0) == pgid && getsid(0) == sid);
 }
@@ -31,6 +34,7 @@ static void kid(pid_t parent)
 	pid_t sid = getsid(0), pgid = getpgid(0);
 	char byte[8];
 
+	check(!prctl(PR_SET_PDEATHSIG, SIGKILL)); /* nobody is left if the test fails */
 	board->pids[1] = getpid();
 	close(talk[1]);
 	/* six bytes are in the pipe already; the end comes after the restart */
@@ -50,6 +54,7 @@ static void grandchild(void)
 {
 	pid_t parent = getppid();
 
+	check(!prctl(PR_SET_PDEATHSIG, SIGKILL));
 	check(!setpgid(0, 0));
 	board->pids[3] = getpid();
 	while (!board->done[0])
@@ -65,6 +70,7 @@ static void leader(pid_t parent)
 
 	close(talk[0]);
 	close(talk[1]);
+	check(!prctl(PR_SET_PDEATHSIG, SIGKILL));
 	check(setsid() == getpid());
 	board->pids[2] = getpid();
 	if (!fork())
