@@ -48,7 +48,8 @@ int arch_unearned_eintr(pid_t tid) _must_use_;
  * Code, free of positions, that runs calls: see batch.c. Its registers: the address of the code
  * and of the header.
  */
-extern const unsigned char arch_batch_code[], arch_batch_code_end[];
+extern const unsigned char arch_batch_code[];
+extern const uint64_t arch_batch_code_size;
 void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header);
 
 /*

@@ -139,7 +139,7 @@ int arch_unearned_eintr(pid_t tid)
  * No stack is used.
  */
 __asm__(".pushsection .rodata\n"
-	".globl arch_batch_code, arch_batch_code_end\n"
+	".globl arch_batch_code, arch_batch_code_size\n"
 	"arch_batch_code:\n"
 	"0:\n"
 	"	mov 0(%r12), %r13\n"
@@ -169,7 +169,9 @@ __asm__(".pushsection .rodata\n"
 	"	mov 32(%r12), %rdx\n"
 	"	syscall\n"
 	"	jmp 0b\n"
-	"arch_batch_code_end:\n"
+	"4:\n"
+	".balign 8\n"
+	"arch_batch_code_size: .quad 4b - arch_batch_code\n"
 	".popsection\n");
 
 void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header)
@@ -208,7 +210,8 @@ static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
 					return nr;
 		}
 	}
-	if (r->rdi < PTR || r->rdi >> 31 == 1 || (int64_t)r->rdi < 0) /* a clock, or no array to poll */
+	if (r->rdi < PTR || r->rdi >> 31 == 1 ||
+	    (int64_t)r->rdi < 0) /* a clock, or no array to poll */
 		return r->rdx < PTR ? SYS_poll : SYS_clock_nanosleep;
 	if (r->rsi >= PTR)
 		return SYS_nanosleep;

@@ -58,7 +58,7 @@ int batch_new(uint64_t address, struct batch **out)
 	b->header = (void *)(b->area + page_size());
 	b->calls = (void *)(b->area + 2 * page_size());
 	b->data = (uint8_t *)(b->calls + CALLS);
-	memcpy(b->area, arch_batch_code, (size_t)(arch_batch_code_end - arch_batch_code));
+	memcpy(b->area, arch_batch_code, arch_batch_code_size);
 	*out = take_ptr(b);
 	return 0;
 }
