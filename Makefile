@@ -200,6 +200,7 @@ help:
 	@echo 'make              build/icp-bpf'
 	@echo 'make tests        build everything that check runs'
 	@echo 'make bench        measure ratios and keep them in docs/results.md'
+	@echo 'make fuzz         the parsers of untrusted bytes, FUZZ_SECONDS ($(FUZZ_SECONDS)) each'
 	@echo 'make lint         clang-tidy, cppcheck, clang-format'
 	@echo 'make install      to PREFIX ($(PREFIX)), below DESTDIR; make uninstall removes it'
 	@echo 'make clean        remove build/'
@@ -284,12 +285,17 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/seed.h $(patsubst %,user/image
 		-fno-sanitize=function -Iuser -I$(B) -Itests -o $@ $(filter %.c,$^) $(B)/image/manifest.pb-c.c \
 		-lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
 
+# A name at the end of a run in build/fuzz/: the input that made the parser fail.
 .PHONY: fuzz
-fuzz: $(FUZZ_BIN)
+fuzz:
+	@scripts/install-deps fuzz
+	$(AGAIN) $(FUZZ_BIN)
 	$(Q)for name in $(FUZZ); do \
-		mkdir -p build/fuzz/corpus_$$name && FUZZ_SEED_DIR=build/fuzz/corpus_$$name build/fuzz/fuzz_$$name -runs=0 >/dev/null 2>&1; \
-		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
-			-artifact_prefix=build/fuzz/$$name- build/fuzz/corpus_$$name || exit 1; done
+		corpus=build/fuzz/corpus_$$name log=build/fuzz/$$name.log; mkdir -p $$corpus; \
+		{ FUZZ_SEED_DIR=$$corpus build/fuzz/fuzz_$$name -runs=0 && \
+		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/$$name- $$corpus; } >$$log 2>&1 || { tail -n 80 $$log; exit 1; }; \
+		printf '  ok    %-40s %s\n' fuzz/$$name "$$(grep '^Done ' $$log)"; done
 
 .PHONY: clean
 clean:

@@ -5,6 +5,7 @@
 
 #include "image/pages.h"
 #include "seed.h"
+#include "lib/scratch.h"
 
 struct mem_obj {
 	struct store_obj base;
@@ -35,12 +36,12 @@ static struct store mem_store = {&mem_ops};
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-	char dir[] = "/tmp/icp-fuzz-XXXXXX";
+	char dir[SCRATCH_MAX];
 	struct store *store;
 
 	if (!getenv("FUZZ_SEED_DIR"))
 		return 0;
-	if (!mkdtemp(dir) || store_dir_open(dir, true, &store))
+	if (!mkdtemp(scratch(dir, "fuzz")) || store_dir_open(dir, true, &store))
 		abort();
 	for (unsigned i = 0; i < 6; i++) {
 		struct page_writer_config config = {

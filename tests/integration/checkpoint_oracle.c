@@ -14,13 +14,14 @@
 #include <unistd.h>
 
 #include "lib/oracle.h"
+#include "lib/scratch.h"
 
 #define VERSIONS 32
 #define STEPS 60
 #define CHAIN_MAX 1024
 
 struct chain {
-	char top[64], dir[80];
+	char top[SCRATCH_MAX], dir[SCRATCH_MAX + 16];
 	uint64_t seed;
 	long versions, steps;
 	struct talker target;
@@ -50,8 +51,7 @@ static void begin(struct chain *c, const char *name, const char *how)
 	c->versions = from_env("ICP_VERSIONS", VERSIONS);
 	c->steps = from_env("ICP_STEPS", STEPS);
 	print_message("%s: seed %lu\n", name, c->seed);
-	snprintf(c->top, sizeof(c->top), "/tmp/icp-oracle-XXXXXX");
-	assert_non_null(mkdtemp(c->top));
+	assert_non_null(mkdtemp(scratch(c->top, "oracle")));
 	snprintf(c->dir, sizeof(c->dir), "%s/versions", c->top);
 	snprintf(seed, sizeof(seed), "%lu", c->seed);
 	/* the kernel writes the restartable sequence's area whenever a thread returns from the pause: see running_* for that */

@@ -14,9 +14,10 @@
 #include "lib/cut.h"
 #include "lib/robust_procs.h"
 #include "targets/core_target.h"
+#include "lib/scratch.h"
 
 struct job {
-	char dir[64]; /* with the program, its library, the repository, the core */
+	char dir[SCRATCH_MAX]; /* with the program, its library, the repository, the core */
 	char program[128], library[128], repo[128], core[128];
 	struct talker t;
 	char pid[16];
@@ -42,8 +43,7 @@ static int setup(void **state)
 	struct job *j = *state = calloc(1, sizeof(*j));
 	char line[64];
 
-	snprintf(j->dir, sizeof(j->dir), "/tmp/icp-export-XXXXXX");
-	assert_non_null(mkdtemp(j->dir));
+	assert_non_null(mkdtemp(scratch(j->dir, "export")));
 	snprintf(j->program, sizeof(j->program), "%s/core_target", j->dir);
 	snprintf(j->library, sizeof(j->library), "%s/libcore_target.so", j->dir);
 	snprintf(j->repo, sizeof(j->repo), "%s/repo", j->dir);

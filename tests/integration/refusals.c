@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "lib/robust_procs.h"
+#include "lib/scratch.h"
 
 #define NOBODY 65534
 
@@ -182,11 +183,11 @@ static int make_i386(char *path)
 
 static void test_32_bit(void **state)
 {
-	char path[] = "/tmp/icp-i386-XXXXXX", *what;
+	char path[SCRATCH_MAX], *what;
 	struct outside before;
 	struct run r;
 
-	assert_int_equal(make_i386(path), 0);
+	assert_int_equal(make_i386(scratch(path, "i386")), 0);
 	run_start(&r, NULL, WORDS(path));
 	do { /* until it has executed, and sleeps in its own pause() */
 		what = file_text("/proc/%d/syscall", r.pid);

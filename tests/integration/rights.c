@@ -353,7 +353,8 @@ static void test_target_in_a_namespace(void **state)
 
 static void mount_proc(void *arg)
 {
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	/* not "/", which in a chroot is no mount */
+	if (mount(NULL, "/proc", NULL, MS_PRIVATE, NULL) ||
 	    mount("proc", "/proc", "proc", 0, NULL))
 		_exit(125);
 }
@@ -361,10 +362,14 @@ static void mount_proc(void *arg)
 /* Into the namespaces of the process *@arg; a child of ours runs on as one of them. */
 static void go_inside(void *arg)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, *(pid_t *)arg, 0), status;
+	int pidfd = (int)syscall(SYS_pidfd_open, *(pid_t *)arg, 0), root, status;
+	char path[64];
 	pid_t child;
 
-	if (setns(pidfd, CLONE_NEWPID | CLONE_NEWNS))
+	/* setns() goes to the root of the mounts: back into the chroot that the tests may run in */
+	snprintf(path, sizeof(path), "/proc/%d/root", *(pid_t *)arg);
+	root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || setns(pidfd, CLONE_NEWPID | CLONE_NEWNS) || fchdir(root) || chroot("."))
 		_exit(124);
 	child = fork();
 	if (!child)

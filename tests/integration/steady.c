@@ -13,10 +13,11 @@
 #define SAMPLES 2000
 #define EARLY 300 /* everything that is ever needed was allocated by then */
 #define MAY_GROW_KB 256
+#define MAY_DIFFER_FDS 8
 
 struct use {
 	long rss_kb;
-	char *fds;
+	int fds;
 };
 
 static void look(struct run *r, struct use *u)
@@ -25,7 +26,9 @@ static void look(struct run *r, struct use *u)
 
 	u->rss_kb = status_number(r->pid, "VmRSS");
 	outside_look(&o, r->pid);
-	u->fds = strdup(o.fds);
+	u->fds = 0;
+	for (const char *at = o.fds; (at = strchr(at, '\n')); at++)
+		u->fds++;
 	outside_free(&o);
 }
 
@@ -71,10 +74,9 @@ static void trace_long(const char *more)
 	assert_int_equal(r.status, 0);
 	assert_true(early.rss_kb > 0 && late.rss_kb > 0);
 	assert_in_range(late.rss_kb, 1, early.rss_kb + MAY_GROW_KB);
-	assert_string_equal(late.fds, early.fds);
+	/* children come and go, and files are open for a moment: a leak is one for each of 1600 samples or 16 forks */
+	assert_in_range(late.fds, 1, early.fds + MAY_DIFFER_FDS);
 	free(err);
-	free(early.fds);
-	free(late.fds);
 	run_close(&r);
 	talker_ask(&target, "?", "ok");
 	talker_end(&target);

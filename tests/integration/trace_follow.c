@@ -265,6 +265,17 @@ static void the_end_of_the_target(void **state)
 	assert_true(json_is_true(json_object_get(tracer_last(t, kid->pid), "ended")));
 }
 
+static uint64_t unique_pages_of(const struct tracer *t, pid_t pid)
+{
+	json_t *p;
+	size_t i;
+
+	json_array_foreach(json_object_get(t->summary, "processes"), i, p)
+		if ((pid_t)number(p, "pid") == pid)
+			return number(p, "unique_pages");
+	return 0;
+}
+
 static void shell_loop(void **state)
 {
 	struct tracer *t;
@@ -277,12 +288,16 @@ static void shell_loop(void **state)
 		_exit(127);
 	}
 	setpgid(made.pid, made.pid);
+	t = tracer_start("--pid", decimal(made.pid), "--tree", "--interval", "50ms", NULL);
+	do
+		tracer_catch_up(t);
+	while (!tracer_dirty(t, made.pid, 0, UINT64_MAX));
+	tracer_stop(t);
+	assert_true(unique_pages_of(t, made.pid) > 0);
 	t = tracer_start("--pid", decimal(made.pid), "--tree", "--interval", "50ms",
-			 "--duration", "1s", NULL);
+			 "--duration", "300ms", NULL);
 	tracer_end(t);
 	assert_string_equal(text(t->summary, "reason"), "duration");
-	assert_true(number(json_array_get(json_object_get(t->summary, "processes"), 0),
-			   "unique_pages") > 0);
 }
 
 static void count_and_top(void **state)

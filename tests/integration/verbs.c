@@ -24,6 +24,7 @@
 #include "image/repo.h"
 #include "proc/datasyms.h"
 #include "proc/maps.h"
+#include "lib/scratch.h"
 
 #include <cmocka.h>
 
@@ -176,7 +177,7 @@ static json_t *element(json_t *list, const char *key, const char *value)
 /* ---- making versions ---- */
 
 struct job {
-	char dir[64];
+	char dir[SCRATCH_MAX];
 	struct repo *repo;
 	struct ctl *own, *shm;
 	uint32_t parent;
@@ -198,8 +199,7 @@ static void fill(uint8_t *page, uint32_t id)
 static void job_open(struct job *j, enum icp_codec codec)
 {
 	*j = (struct job){.codec = codec};
-	snprintf(j->dir, sizeof(j->dir), "/tmp/icp-verbs-XXXXXX");
-	assert_non_null(mkdtemp(j->dir));
+	assert_non_null(mkdtemp(scratch(j->dir, "verbs")));
 	must(repo_open(j->dir, REPO_CREATE, &j->repo));
 	must(ctl_new(PID, PAGE, &j->own));
 	must(ctl_new(SHMID | ICP_STREAM_SHM, PAGE, &j->shm));
@@ -832,11 +832,11 @@ static struct out run_verb(const char *verb, const char *dir)
 
 static void test_refusals(void **state)
 {
-	char dir[64] = "/tmp/icp-verbs-XXXXXX";
+	char dir[SCRATCH_MAX];
 	struct job j;
 	struct out r;
 
-	assert_non_null(mkdtemp(dir));
+	assert_non_null(mkdtemp(scratch(dir, "verbs")));
 	for (size_t i = 0; i < 5; i++) {
 		r = run_verb(verbs[i], "/tmp/there/is/none");
 		expect(&r, 1, "/tmp/there/is/none");

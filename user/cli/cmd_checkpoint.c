@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "cli/cli.h"
 #include "obs/view.h"
 #include "session/checkpoint.h"
@@ -332,27 +333,43 @@ static int follow(struct session *s, int signals, uint64_t due_ns)
 	return 1;
 }
 
+/* A version that fails after others went well is told of, and tried again when the next is due: the disk may have room then. */
 static int repeat(const struct options *o, struct session *s, int signals)
 {
 	uint64_t due = now_ns(), every = (uint64_t)(o->every_s * 1e9);
-	int err = 0;
+	int err = 0, failed = 0;
 
 	for (long n = 1; !err; n++) {
 		err = one_version(o, s);
+		if (err && err != -EINTR && n > 1 && session_alive(s)) {
+			cli_failed(err);
+			err_clear();
+			failed = 1;
+			err = 0;
+		}
 		if (err || !every || (o->count && n >= o->count))
 			break;
 		while (due <= now_ns())
 			due += every;
 		err = follow(s, signals, due);
 	}
-	return err > 0 ? 0 : err;
+	if (err == -EINTR && every)
+		err = 0; /* Ctrl-C is how it ends */
+	return err < 0 ? err : failed;
 }
 
 static int with_session(const struct options *o, int report_fd)
 {
 	_cleanup_session_ struct session *s = NULL;
-	struct session_config config = {.tracker = o->tracker, .tree = true, .interval_s = 1, .checkpoints = true};
 	_cleanup_fd_ int signals = open_signals();
+	struct session_config config = {
+		.tracker = o->tracker,
+		.tree = true,
+		.interval_s = 1,
+		.checkpoints = true,
+		.cancel_fd = signals,
+		.background = o->keep,
+	};
 	int err = signals < 0 ? fail(-errno, "signalfd") : session_open(&config, o->pids.data, o->pids.n, &s);
 	int null;
 
@@ -363,8 +380,10 @@ static int with_session(const struct options *o, int report_fd)
 	}
 	if (!err)
 		err = repeat(o, s, signals);
-	if (report_fd < 0 || err)
+	if (report_fd < 0 || err < 0)
 		return err;
+	note("session %d goes on tracking in the background; icp-bpf checkpoint --pid %d --stop-tracking ends it", getpid(),
+	     o->pids.data[0]);
 	/* in the background from here on: whoever started us has his result */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; i <= 2; i++)
@@ -413,9 +432,36 @@ static int over_socket(const struct options *o)
 static int stop_tracking(const struct options *o)
 {
 	for (size_t i = 0; i < o->pids.n; i++)
-		if (control_end(o->pids.data[i]))
+		switch (control_end(o->pids.data[i])) {
+		case 0:
+			break;
+		case -ENOENT:
 			return cli_failed(refuse(-ENOENT, "no session tracks pid %d", o->pids.data[i]));
+		default:
+			return cli_failed(-EPERM);
+		}
 	return EXIT_DONE;
+}
+
+/* --every where a session follows the job: it is asked every time. */
+static int repeat_over_socket(const struct options *o)
+{
+	_cleanup_fd_ int signals = o->every_s > 0 ? open_signals() : -1;
+	uint64_t due = now_ns(), every = (uint64_t)(o->every_s * 1e9);
+	int err = over_socket(o);
+
+	for (long n = 1; !err && every && (!o->count || n < o->count); n++) {
+		struct pollfd p = {.fd = signals, .events = POLLIN};
+
+		while (due <= now_ns())
+			due += every;
+		if (poll(&p, 1, (int)((due - now_ns()) / 1000000) + 1) > 0)
+			break;
+		err = over_socket(o);
+		if (err == -ENOENT)
+			return refuse(-EPIPE, "the session that followed the job has ended");
+	}
+	return err;
 }
 
 static int run_options(const struct options *o)
@@ -424,16 +470,14 @@ static int run_options(const struct options *o)
 
 	if (o->stop)
 		return stop_tracking(o);
-	if (o->every_s <= 0) {
-		err = over_socket(o);
-		if (err != -ENOENT)
-			return err ? cli_failed(err) : EXIT_DONE;
-		err_clear();
-	}
+	err = repeat_over_socket(o);
+	if (err != -ENOENT)
+		return err ? cli_failed(err) : EXIT_DONE;
+	err_clear();
 	if (o->keep)
 		return in_background(o);
 	err = with_session(o, -1);
-	return err < 0 ? cli_failed(err) : EXIT_DONE;
+	return err < 0 ? cli_failed(err) : err ? EXIT_FAILED : EXIT_DONE;
 }
 
 static int run(int argc, char **argv)

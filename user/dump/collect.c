@@ -108,6 +108,7 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 	if (err)
 		return err;
 	d->frozen = true;
+	d->frozen_ns = start;
 	err = warden_threads(d->config.warden, &threads, &n);
 	if (!err)
 		err = sort_threads(d, threads, n, strangers);

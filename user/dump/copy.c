@@ -259,7 +259,9 @@ static int store_from(struct dump *d, struct pipe *p, struct stream *stream)
 		pthread_mutex_unlock(&p->lock);
 		if (!b)
 			break;
-		err = batch_store(stream, b);
+		err = cancelled(d);
+		if (!err)
+			err = batch_store(stream, b);
 		d->config.progress->pages_done += b->bytes / page_size();
 		pthread_mutex_lock(&p->lock);
 		p->stored++;
@@ -309,7 +311,9 @@ static int copy_simply(struct dump *d, const struct page_source *from, struct st
 	if (b)
 		b->data = memory;
 	while (!err && batch_fill(b, &c, BATCH_BYTES)) {
-		err = batch_read(from, b);
+		err = cancelled(d);
+		if (!err)
+			err = batch_read(from, b);
 		if (!err)
 			err = batch_store(stream, b);
 		d->config.progress->pages_done += b->bytes / page_size();

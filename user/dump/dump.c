@@ -3,6 +3,7 @@
 #include "dump/internal.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -238,6 +239,15 @@ static int note_populated(struct dump *d)
 			err = lost(p, populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
 	return err;
+}
+
+int cancelled(const struct dump *d)
+{
+	struct pollfd p = {.fd = d->config.cancel_fd, .events = POLLIN};
+
+	if (p.fd < 0 || poll(&p, 1, 0) <= 0)
+		return 0;
+	return refuse(-EINTR, "interrupted: there is no new version, the job runs on");
 }
 
 int dump_precopy(struct dump *d)

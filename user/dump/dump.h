@@ -45,6 +45,7 @@ struct dump_config {
 	enum icp_codec codec;
 	const char *label;	/* "" for none */
 	struct dump_progress *progress; /* kept up to date; borrowed */
+	int cancel_fd;		/* readable: give up while the job runs (-EINTR); -1: never */
 	unsigned deadline_ms;	/* the longest pause; the job is thawed by then whatever happens */
 };
 

@@ -118,6 +118,8 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	int err = 0;
 
 	d->config.progress->phase = "commit";
+	if (d->frozen) /* the job waits for us, and will not run on */
+		d->result.pause_ns = now_ns() - d->frozen_ns;
 	fill_result(d);
 	err = describe_end(d);
 	if (!err)

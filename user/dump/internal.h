@@ -71,11 +71,13 @@ struct dump {
 	} staging;
 	struct dump_result result;
 	bool frozen, precopied;
-	uint64_t start_ns;
+	uint64_t start_ns, frozen_ns;
 	int64_t start_time; /* seconds since 1970 */
 };
 
 /* dump.c */
+/* -EINTR with a message when the caller wants no version any more. */
+int cancelled(const struct dump *d) _must_use_;
 int proc_taken(struct dump_proc *p, const struct dirty *set) _must_use_;
 
 /* copy.c */

@@ -92,10 +92,10 @@ static int add_unsure(const struct dump_proc *p, const struct page_region *r, st
 static int scan_private(const struct dump_proc *p, bool file, uint64_t start, uint64_t end, struct page_region *regions,
 			struct dirty *out, struct dirty *unsure)
 {
-	uint64_t not = PG_PFNZERO | (file ? PG_FILE : 0);
+	uint64_t without = PG_PFNZERO | (file ? PG_FILE : 0);
 	struct page_scan scan = {
-		.inverted = not,
-		.all_of = not,
+		.inverted = without,
+		.all_of = without,
 		.any_of = PG_PRESENT | PG_SWAPPED,
 		.return_mask = PG_PRESENT,
 	};

@@ -497,11 +497,14 @@ bool ctl_next_run(const struct ctl *c, uint64_t page, uint64_t max, struct ctl_r
 
 void ctl_clean(struct ctl *c, uint32_t version, const struct ctl_image *image)
 {
-	for (uint64_t page = 0; ctl_next_entry(c, &page, true); page = (page | (FAN - 1)) + 1) {
-		struct leaf *leaf = find_leaf(c, page);
+	uint64_t page = 0;
+	struct leaf *leaf;
 
+	while (c->root && page < CTL_PAGES_MAX &&
+	       (leaf = next_leaf(c->root, LEVELS - 1, &page, true))) {
 		memset(leaf->changed, 0, sizeof(leaf->changed));
 		leaf->any_changed = false;
+		page = (page | (FAN - 1)) + 1;
 	}
 	c->removed.n = 0;
 	c->version = version;

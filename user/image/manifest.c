@@ -168,11 +168,13 @@ static int check_streams(const Icp__Manifest *m, uint32_t *ids)
 static int check_files(const Icp__Manifest *m, const uint32_t *ids, size_t n)
 {
 	_cleanup_free_ uint32_t *list = calloc(2 * m->n_files + 1, sizeof(*list));
-	uint32_t *seen[] = {NULL, list, list + m->n_files}; /* by kind */
+	uint32_t *seen[3] = {NULL}; /* by kind */
 	size_t used[3] = {0};
 
 	if (!list)
 		return fail(-ENOMEM, "check the list of files");
+	seen[ICP_FILE_PAGES] = list;
+	seen[ICP_FILE_CTL] = list + m->n_files;
 	for (size_t i = 0; i < m->n_files; i++) {
 		const Icp__File *f = m->files[i];
 

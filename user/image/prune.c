@@ -62,7 +62,7 @@ static int live_mark(struct live *l, uint64_t slot, uint64_t n)
 {
 	uint64_t need = slot + n;
 
-	if (need > l->n_bits) {
+	if (!l->bits || need > l->n_bits) {
 		uint64_t words = (need + need / 2) / 64 + 1;
 		uint64_t *bits = reallocarray(l->bits, words, sizeof(*bits));
 

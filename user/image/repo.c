@@ -327,12 +327,13 @@ int repo_ctl(struct repo *r, uint32_t version, uint32_t stream, struct ctl **out
 	_cleanup_(chain_free) struct chain chain = {0};
 	_cleanup_ctl_ struct ctl *c = NULL;
 	const struct version *v;
+	uint32_t at = version;
 	int err = visible(r, version, &v);
 
 	if (err)
 		return err;
 	/* bases only get smaller (ctl_parse() saw to that), so this ends */
-	for (uint32_t at = version; at;) {
+	do {
 		struct ctl_image *image = vec_push(&chain);
 
 		if (!image)
@@ -341,7 +342,7 @@ int repo_ctl(struct repo *r, uint32_t version, uint32_t stream, struct ctl **out
 		if (err)
 			return err;
 		at = image->header->base;
-	}
+	} while (at);
 	err = ctl_new(stream, chain.data[0].header->page_size, &c);
 	while (!err && chain.n) {
 		struct ctl_image *image = &chain.data[--chain.n];

@@ -216,7 +216,7 @@ int txn_ctl(struct txn *t, struct ctl *c, bool full)
 }
 
 /* The list of files for the manifest, as protobuf-c wants it. */
-static int list_files(struct txn *t, Icp__Manifest *m, void **storage)
+static int list_files(struct txn *t, Icp__Manifest *m, Icp__File ***files, void **storage)
 {
 	Icp__File *list = calloc(t->files.n + 1, sizeof(*list));
 	Icp__File **ptrs = calloc(t->files.n + 1, sizeof(*ptrs));
@@ -236,7 +236,7 @@ static int list_files(struct txn *t, Icp__Manifest *m, void **storage)
 		list[i].hash = (ProtobufCBinaryData){sizeof(w->hash), (uint8_t *)&w->hash};
 		ptrs[i] = &list[i];
 	}
-	m->files = ptrs;
+	m->files = *files = ptrs;
 	m->n_files = t->files.n;
 	*storage = list;
 	return 0;
@@ -256,10 +256,9 @@ static int write_manifest(struct txn *t, Icp__Manifest *m, struct icp_decision *
 	m->page_size = t->config.page_size;
 	m->codec = t->config.codec;
 	m->rank = 0;
-	err = list_files(t, m, &storage);
+	err = list_files(t, m, &files, &storage);
 	if (err)
 		return err;
-	files = m->files;
 	err = manifest_check(m);
 	if (!err)
 		err = manifest_pack(m, &data, &size);

@@ -133,6 +133,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.codec = r->codec,
 		.label = r->label,
 		.progress = &s->progress,
+		.cancel_fd = s->config.cancel_fd,
 		.deadline_ms = r->deadline_ms ? r->deadline_ms : r->how == DUMP_THAW ? DEADLINE_MS : DEADLINE_HOLD_MS,
 	};
 	int err = repo_latest(repo, &config.parent);

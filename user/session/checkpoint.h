@@ -36,7 +36,9 @@ int control_open(struct session *s) _must_use_;
  * with its message.
  */
 int control_checkpoint(const struct checkpoint_request *request, struct dump_result *out) _must_use_;
-/* Tell the session that follows @pid to end; -ENOENT (bare): there is none. */
+/* Tell the background session that follows @pid to end; -ENOENT (bare): there is none; -EPERM: it is not in the background. */
 int control_end(pid_t pid) _must_use_;
+/* The process whose session follows @pid, 0 for none. */
+pid_t control_owner(pid_t pid);
 
 #endif

@@ -184,6 +184,8 @@ static json_t *answer(struct session *s, json_t *request)
 		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids", pids_json(s));
 	if (op && !strcmp(op, "checkpoint"))
 		return do_checkpoint(s, request);
+	if (op && !strcmp(op, "end") && !s->config.background)
+		return failure(refuse(-EPERM, "session %d runs in the foreground: end it there (Ctrl-C)", getpid()));
 	if (op && !strcmp(op, "end")) {
 		s->end_asked = true;
 		return json_pack("{s:b}", "ok", 1);
@@ -303,10 +305,21 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 int control_end(pid_t pid)
 {
 	char name[64];
+	json_t *said;
 	int err = find_session(&pid, 1, name);
 
 	if (err)
 		return err;
-	json_decref(ask(name, json_pack("{s:s}", "op", "end")));
-	return 0;
+	said = ask(name, json_pack("{s:s}", "op", "end"));
+	if (said && !json_is_true(json_object_get(said, "ok")))
+		err = refuse(-EPERM, "%s", json_string_value(json_object_get(said, "error")));
+	json_decref(said);
+	return err;
+}
+
+pid_t control_owner(pid_t pid)
+{
+	char name[64];
+
+	return find_session(&pid, 1, name) ? 0 : (pid_t)atoi(name);
 }

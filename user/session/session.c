@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+#include "session/checkpoint.h"
 #include "session/internal.h"
 
 #include <errno.h>
@@ -161,6 +162,13 @@ int session_open(const struct session_config *config, const pid_t *pids, size_t 
 	if (err)
 		return err;
 	err = add_job(s, pids, n);
+	for (size_t i = 0; err == -EBUSY && i < n; i++) {
+		pid_t owner = control_owner(pids[i]);
+
+		if (owner)
+			return refuse(err, "pid %d is followed by another icp-bpf already (pid %d): end that first", pids[i],
+				      owner);
+	}
 	if (err)
 		return err;
 	read_clock(s);

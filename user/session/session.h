@@ -20,6 +20,8 @@ struct session_config {
 	size_t top;	     /* how many VMAs and writers a sample holds */
 	/* Segment events, all of them. Costs every system call of the machine about 80 ns; samples don't need it. */
 	bool segment_events;
+	int cancel_fd; /* readable: a checkpoint that is being cut is given up; -1: none */
+	bool background; /* nobody else ends it: it ends when somebody asks over its socket */
 };
 
 /*

@@ -8,9 +8,9 @@
 
 /* XSTATE holds all of PRFPREG, which is for debuggers and for a machine without XSAVE. */
 static const struct state_regset sets[] = {
-	{NT_PRSTATUS, sizeof(struct user_regs_struct), false},
-	{NT_PRFPREG, sizeof(struct user_fpregs_struct), false},
-	{NT_X86_XSTATE, 16384, true},
+	{sizeof(struct user_regs_struct), NT_PRSTATUS, false},
+	{sizeof(struct user_fpregs_struct), NT_PRFPREG, false},
+	{16384, NT_X86_XSTATE, true},
 	{0},
 };
 

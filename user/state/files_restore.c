@@ -268,8 +268,8 @@ static bool both_ends(const struct restore_files *f, uint64_t inode)
 	return has[0] && has[1];
 }
 
-/* The lowest number that the job has @f under. */
-static uint32_t number_of(const Icp__Manifest *m, uint32_t id)
+/* The lowest number that the job has the file @id under, and in which process. */
+static uint32_t number_of(const Icp__Manifest *m, uint32_t id, uint32_t *pid)
 {
 	uint32_t lowest = UINT32_MAX;
 
@@ -283,34 +283,36 @@ static uint32_t number_of(const Icp__Manifest *m, uint32_t id)
 		}
 		for (size_t k = 0; k < table->n_descriptors; k++)
 			if (table->descriptors[k]->file == id &&
-			    table->descriptors[k]->fd < lowest)
+			    table->descriptors[k]->fd < lowest) {
 				lowest = table->descriptors[k]->fd;
+				*pid = m->processes[i]->pid;
+			}
 		protobuf_c_message_free_unpacked(&table->base, NULL);
 	}
 	return lowest;
 }
 
-static int no_other_end(const Icp__OpenFile *f, uint32_t fd)
+static int no_other_end(const Icp__OpenFile *f, uint32_t pid, uint32_t fd)
 {
 	char path[PATH_MAX];
 
 	return refuse(-EOPNOTSUPP,
-		      "descriptor %u is a pipe (%s) whose other end is not part of the job, "
-		      "which can't be restarted",
-		      fd, path_of(f, path));
+		      "pid %u: descriptor %u is a pipe (%s) whose other end is not part of the job, "
+		      "which can't be restarted (with --no-restart its data can be saved)",
+		      pid, fd, path_of(f, path));
 }
 
 int files_restore_check(const struct restore_job *job)
 {
 	for (size_t i = 0; i < job->files->msg->n_files; i++) {
 		const Icp__OpenFile *f = job->files->msg->files[i];
-		uint32_t fd;
+		uint32_t fd, pid = 0;
 
 		if (f->kind != FILE_PIPE || both_ends(job->files, f->inode))
 			continue;
-		fd = number_of(job->manifest, f->id);
+		fd = number_of(job->manifest, f->id, &pid);
 		if (fd > STDERR_FILENO && fd != UINT32_MAX)
-			return no_other_end(f, fd);
+			return no_other_end(f, pid, fd);
 	}
 	return 0;
 }
@@ -318,11 +320,11 @@ int files_restore_check(const struct restore_job *job)
 /* What led out of the job is the restarter's own standard input or output now. */
 static int inherit(struct restore_job *job, const Icp__OpenFile *f)
 {
-	uint32_t fd = number_of(job->manifest, f->id), want = f->flags & O_ACCMODE;
+	uint32_t pid = 0, fd = number_of(job->manifest, f->id, &pid), want = f->flags & O_ACCMODE;
 	int flags = fd <= 2 ? fcntl((int)fd, F_GETFL) : -1, copy;
 
 	if (flags < 0)
-		return no_other_end(f, fd);
+		return no_other_end(f, pid, fd);
 	if ((uint32_t)(flags & O_ACCMODE) != want && (flags & O_ACCMODE) != O_RDWR)
 		return refuse(-EBADF,
 			      "descriptor %u led out of the job, and that of icp-bpf "
@@ -425,7 +427,7 @@ int files_restore_open(struct restore_job *job)
 		const Icp__OpenFile *f = files->msg->files[i];
 		int fd;
 
-		if (number_of(job->manifest, f->id) == UINT32_MAX)
+		if (number_of(job->manifest, f->id, &(uint32_t){0}) == UINT32_MAX)
 			continue; /* its process ended in the meantime */
 		fd = open_one(job, f);
 		if (fd >= 0)

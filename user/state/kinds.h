@@ -44,8 +44,8 @@ bool buildid_read(int fd, struct file_id *out);
 
 /* Architecture: register sets, and where a thread's unused stack is. */
 struct state_regset {
-	uint32_t type; /* NT_* */
 	size_t room;
+	uint32_t type; /* NT_* */
 	bool optional; /* a machine may lack it */
 };
 

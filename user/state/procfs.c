@@ -53,8 +53,9 @@ int procfs_stat(const char *text, unsigned first, unsigned last, int64_t *out)
 {
 	const char *at = strrchr(text, ')'); /* comm may hold anything */
 
-	for (unsigned field = 3; at && field <= last; field++) {
-		at = strchr(at, ' ');
+	for (unsigned field = 3; field <= last; field++) {
+		if (at)
+			at = strchr(at, ' ');
 		if (!at)
 			break;
 		at++;

@@ -147,15 +147,15 @@ static int dump(struct state_process *p, void **slot)
 
 /* smaps' two-letter names, see show_smap_vma_flags() in fs/proc/task_mmu.c. */
 static const struct {
+	uint32_t map; /* MAP_* */
 	char name[3];
-	uint32_t map;  /* MAP_* */
 	int8_t advice; /* MADV_*, or -1 */
 } vmflags[] = {
-	{"gd", MAP_GROWSDOWN, -1},  {"lo", MAP_LOCKED, -1},    {"nr", MAP_NORESERVE, -1},
-	{"ht", MAP_HUGETLB, -1},    {"dp", MAP_DROPPABLE, -1}, {"sr", 0, MADV_SEQUENTIAL},
-	{"rr", 0, MADV_RANDOM},	    {"dc", 0, MADV_DONTFORK},  {"dd", 0, MADV_DONTDUMP},
-	{"wf", 0, MADV_WIPEONFORK}, {"hg", 0, MADV_HUGEPAGE},  {"nh", 0, MADV_NOHUGEPAGE},
-	{"mg", 0, MADV_MERGEABLE},  {"sf", MAP_SYNC, -1},
+	{MAP_GROWSDOWN, "gd", -1},  {MAP_LOCKED, "lo", -1},    {MAP_NORESERVE, "nr", -1},
+	{MAP_HUGETLB, "ht", -1},    {MAP_DROPPABLE, "dp", -1}, {0, "sr", MADV_SEQUENTIAL},
+	{0, "rr", MADV_RANDOM},	    {0, "dc", MADV_DONTFORK},  {0, "dd", MADV_DONTDUMP},
+	{0, "wf", MADV_WIPEONFORK}, {0, "hg", MADV_HUGEPAGE},  {0, "nh", MADV_NOHUGEPAGE},
+	{0, "mg", MADV_MERGEABLE},  {MAP_SYNC, "sf", -1},
 };
 
 static void decode_flags(const struct entry *e, Icp__Vma *out)

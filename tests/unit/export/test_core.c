@@ -12,6 +12,7 @@
 
 #include "export/core.h"
 #include "export/internal.h"
+#include "lib/scratch.h"
 
 #include <cmocka.h>
 
@@ -29,7 +30,7 @@ static void *list_add(void *list, size_t *n, size_t size)
 }
 
 struct image {
-	char dir[64], core[96];
+	char dir[SCRATCH_MAX], core[SCRATCH_MAX + 16];
 	struct repo *repo;
 	struct txn *txn;
 	struct ctl *ctl;
@@ -43,8 +44,7 @@ static void image_begin(struct image *i)
 	Icp__Thread *t;
 	Icp__RegSet *set;
 
-	strcpy(i->dir, "/tmp/icp-core-XXXXXX");
-	assert_non_null(mkdtemp(i->dir));
+	assert_non_null(mkdtemp(scratch(i->dir, "core")));
 	snprintf(i->core, sizeof(i->core), "%s.core", i->dir);
 	assert_int_equal(repo_open(i->dir, REPO_CREATE, &i->repo), 0);
 	assert_int_equal(txn_begin(i->repo, &config, &i->txn), 0);

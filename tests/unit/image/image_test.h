@@ -7,7 +7,9 @@
 #ifndef IMAGE_TEST_H
 #define IMAGE_TEST_H
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +21,7 @@
 #include <time.h>
 
 #include "image/names.h" /* before cmocka.h, which has a macro named fail() */
+#include "lib/scratch.h"
 
 #include <cmocka.h>
 
@@ -39,7 +42,7 @@ struct model {
 	struct snapshot *history; /* by version */
 	size_t n_history;
 	uint64_t rng;
-	char dir[128];
+	char dir[SCRATCH_MAX];
 };
 
 static inline uint64_t next_random(uint64_t *s)
@@ -88,6 +91,19 @@ static inline void model_content(uint32_t id, uint8_t *buf)
 	buf[0] |= 1;
 }
 
+/* cmocka compares byte by byte: only for telling what differs. */
+static inline void same_page(const uint8_t *is, const uint8_t *want)
+{
+	if (memcmp(is, want, PAGE))
+		assert_memory_equal(is, want, PAGE);
+}
+
+/* make check takes a sample of what is random; ICP_LONG=1 takes all of it. */
+static inline unsigned rounds(unsigned sample, unsigned all)
+{
+	return getenv("ICP_LONG") ? all : sample;
+}
+
 static inline int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
 	return remove(path);
@@ -102,15 +118,61 @@ static inline void model_init(struct model *m, uint64_t seed)
 {
 	memset(m, 0, sizeof(*m));
 	m->rng = seed;
-	snprintf(m->dir, sizeof(m->dir), "%s/icp-image-XXXXXX",
-		 access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
-	assert_non_null(mkdtemp(m->dir));
+	assert_non_null(mkdtemp(scratch_shm(m->dir, "image")));
 }
 
 static inline void model_fini(struct model *m)
 {
 	remove_tree(m->dir);
 	free(m->history);
+}
+
+static inline void copy_file(int from, int to, const char *name)
+{
+	int in = openat(from, name, O_RDONLY), out = openat(to, name, O_WRONLY | O_CREAT, 0600);
+	struct stat st;
+
+	assert_true(in >= 0 && out >= 0 && !fstat(in, &st));
+	for (ssize_t left = st.st_size, n; left; left -= n) {
+		n = copy_file_range(in, NULL, out, NULL, (size_t)left, 0);
+		assert_true(n > 0);
+	}
+	close(in);
+	close(out);
+}
+
+static inline void copy_tree(int from, int to)
+{
+	DIR *dir = fdopendir(from);
+	struct dirent *e;
+
+	assert_true(dir && to >= 0);
+	while ((e = readdir(dir))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		if (e->d_type == DT_DIR) {
+			assert_int_equal(mkdirat(to, e->d_name, 0700), 0);
+			copy_tree(openat(from, e->d_name, O_RDONLY), openat(to, e->d_name, O_RDONLY));
+		} else {
+			copy_file(from, to, e->d_name);
+		}
+	}
+	closedir(dir);
+	close(to);
+}
+
+/* The same in a directory of its own. */
+static inline void model_copy(struct model *m, const struct model *of)
+{
+	size_t bytes = of->n_history * sizeof(*of->history);
+
+	model_init(m, of->rng);
+	m->now = of->now;
+	m->n_history = of->n_history;
+	m->history = malloc(bytes);
+	assert_non_null(m->history);
+	memcpy(m->history, of->history, bytes);
+	copy_tree(open(of->dir, O_RDONLY), open(m->dir, O_RDONLY));
 }
 
 static inline void model_remember(struct model *m, uint32_t version)
@@ -261,7 +323,7 @@ static inline void model_sweep(struct model *m, struct reader *rd, struct ctl *c
 				at++;
 			assert_true(at < MODEL_PAGES && want[at] > 1);
 			model_content(want[at], page);
-			assert_memory_equal(data + (size_t)i * PAGE, page, PAGE);
+			same_page(data + (size_t)i * PAGE, page);
 			seen++;
 		}
 	}
@@ -295,7 +357,7 @@ static inline void model_compare(struct model *m, struct repo *r, uint32_t versi
 			count += !!id;
 			model_content(id, page);
 			model_must(reader_page(rd, e, PAGE, buf));
-			assert_memory_equal(buf, page, PAGE);
+			same_page(buf, page);
 		}
 		assert_int_equal(ctl_pages(c) + ctl_zeros(c), count);
 		for (size_t i = 0; i < MODEL_PAGES; i += 8) {
@@ -308,7 +370,7 @@ static inline void model_compare(struct model *m, struct repo *r, uint32_t versi
 				if (other < at || other >= at + 8)
 					continue;
 				model_content(want->page[s][k], page);
-				assert_memory_equal(buf + (other - at) * PAGE, page, PAGE);
+				same_page(buf + (other - at) * PAGE, page);
 			}
 		}
 		model_sweep(m, rd, c, want->page[s], s);

@@ -34,17 +34,17 @@ static void chain(uint64_t seed, enum icp_codec codec, unsigned versions)
 
 static void test_chain_none(void **state)
 {
-	chain(seed_of_run(), ICP_CODEC_NONE, 200);
+	chain(seed_of_run(), ICP_CODEC_NONE, rounds(60, 200));
 }
 
 static void test_chain_zstd(void **state)
 {
-	chain(seed_of_run(), ICP_CODEC_ZSTD, 200);
+	chain(seed_of_run(), ICP_CODEC_ZSTD, rounds(60, 200));
 }
 
 static void test_chain_lz4(void **state)
 {
-	chain(seed_of_run(), ICP_CODEC_LZ4, 200);
+	chain(seed_of_run(), ICP_CODEC_LZ4, rounds(60, 200));
 }
 
 static uint64_t disk_bytes;
@@ -124,7 +124,7 @@ static void test_prune(void **state)
 {
 	uint64_t seed = seed_of_run();
 
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < rounds(3, 12); i++)
 		prune_randomly(seed + i * 1000003, i % 3);
 }
 

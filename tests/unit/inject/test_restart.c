@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* System calls that we interrupt go on: no EINTR, no early return, no signal lost. */
 #include "unit/inject/helpers.h"
+#include "lib/scratch.h"
 
 #include <linux/aio_abi.h>
 #include <linux/futex.h>
@@ -49,7 +50,7 @@ struct board {
 };
 
 static struct board *board;
-static char tmp_name[] = "/tmp/icp-restart-XXXXXX";
+static char tmp_name[SCRATCH_MAX];
 
 static void mkpipe(struct call *c)
 {
@@ -518,7 +519,7 @@ static void target(void *arg)
 static void test_calls_go_on(void **state)
 {
 	_cleanup_warden_ struct warden *w = NULL;
-	int sent = 0, fd, tmp = mkstemp(tmp_name);
+	int sent = 0, fd, tmp = mkstemp(scratch(tmp_name, "restart"));
 	pid_t pid;
 
 	board = shared(sizeof(*board));

@@ -21,6 +21,7 @@
 
 #include "base/io.h"
 #include "proc/elfsyms.h"
+#include "lib/scratch.h"
 
 #define PAGE ((size_t)sysconf(_SC_PAGESIZE))
 
@@ -326,8 +327,8 @@ static void follows_what_is_mapped(void **state)
 {
 	_cleanup_symbols_ struct symbols *s = new_symbols();
 	_cleanup_free_ char *image = NULL;
-	char path[] = "/tmp/icp-symbols-XXXXXX";
-	_cleanup_fd_ int fd = mkstemp(path);
+	char path[SCRATCH_MAX];
+	_cleanup_fd_ int fd = mkstemp(scratch(path, "symbols"));
 	_subject_ other = {}, me = {};
 	char *map, *again;
 	uint64_t at;
@@ -386,8 +387,8 @@ static void survives_truncated_files(void **state)
 {
 	_cleanup_symbols_ struct symbols *s = new_symbols();
 	_cleanup_free_ char *image = NULL;
-	char path[] = "/tmp/icp-symbols-XXXXXX";
-	_cleanup_fd_ int fd = mkstemp(path);
+	char path[SCRATCH_MAX];
+	_cleanup_fd_ int fd = mkstemp(scratch(path, "symbols"));
 	_subject_ me = {};
 	size_t len;
 	char *map;

@@ -10,6 +10,7 @@
 
 #include "state/files.h"
 #include "state/files.pb-c.h"
+#include "lib/scratch.h"
 
 enum {
 	FD_FILE = 40,
@@ -37,8 +38,8 @@ static void place(int fd, int to, bool cloexec)
 
 static void set_up_files(struct board *b)
 {
-	char name[] = "/tmp/icp-state-XXXXXX", gone[] = "/tmp/icp-state-XXXXXX";
-	int file = mkstemp(name), deleted = mkstemp(gone), ends[2];
+	char name[SCRATCH_MAX], gone[SCRATCH_MAX];
+	int file = mkstemp(scratch(name, "state")), deleted = mkstemp(scratch(gone, "state")), ends[2];
 
 	snprintf(b->text, sizeof(b->text), "%s", name);
 	if (write(file, "0123456789", 10) != 10)
@@ -250,8 +251,8 @@ static void set_up_eventfd(struct board *b)
 
 static void set_up_deleted(struct board *b)
 {
-	char gone[] = "/tmp/icp-state-XXXXXX";
-	int fd = mkstemp(gone);
+	char gone[SCRATCH_MAX];
+	int fd = mkstemp(scratch(gone, "state"));
 
 	unlink(gone);
 	place(fd, FD_FILE, false);
@@ -280,11 +281,14 @@ static void check_says(void (*set_up)(struct board *b), const char *what)
 
 static void refusals(void **state)
 {
+	char deleted[SCRATCH_MAX + 32];
+
 	check_says(set_up_nothing, NULL);
 	check_says(set_up_socket, "a socket (socket:[");
 	check_says(set_up_epoll, "an epoll instance");
 	check_says(set_up_eventfd, "an eventfd");
-	check_says(set_up_deleted, "a deleted file (/tmp/icp-state-");
+	snprintf(deleted, sizeof(deleted), "a deleted file (%s/icp-state-", scratch_top());
+	check_says(set_up_deleted, deleted);
 }
 
 int main(void)
