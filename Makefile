@@ -240,7 +240,7 @@ LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests
 .PHONY: lint
 lint:
 	@scripts/install-deps lint
-	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H))
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H) $(STATE_PROTO_H))
 	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
 	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
 	$(call say,CPPCHK,'$(words $(LINT_C)) files')
@@ -295,7 +295,7 @@ fuzz:
 		{ FUZZ_SEED_DIR=$$corpus build/fuzz/fuzz_$$name -runs=0 && \
 		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=65536 -rss_limit_mb=1024 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/$$name- $$corpus; } >$$log 2>&1 || { tail -n 80 $$log; exit 1; }; \
-		printf '  ok    %-40s %s\n' fuzz/$$name "$$(grep '^Done ' $$log)"; done
+		printf '  ok    %-40s %s\n' fuzz/$$name "$$(grep "^Done " $$log | tail -n 1)"; done
 
 .PHONY: clean
 clean:

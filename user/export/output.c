@@ -19,7 +19,7 @@ static int parent_of(const char *path, char dir[PATH_MAX])
 
 	if (snprintf(copy, sizeof(copy), "%s", path) >= (int)sizeof(copy))
 		return fail(-ENAMETOOLONG, "%.80s...", path);
-	strcpy(dir, dirname(copy));
+	snprintf(dir, PATH_MAX, "%s", dirname(copy));
 	return 0;
 }
 

@@ -546,6 +546,11 @@ static void test_calls_go_on(void **state)
 		if (board->result[i].done && calls[i].wake != no_wake)
 			fail_msg("%s came back early: %ld %s", calls[i].name,
 				 board->result[i].ret, strerror(board->result[i].err));
+	/* a thread that has yet to go back into futex() would find the word changed, and be right */
+	for (size_t i = 0; i < NCALLS; i++)
+		wait_for(board->result[i].done ||
+			 syscall_of(pid, board->result[i].tid) == calls[i].nr ||
+			 syscall_of(pid, board->result[i].tid) == SYS_restart_syscall);
 	board->go = 1;
 	for (size_t i = 0; i < NCALLS; i++) {
 		struct result *r = &board->result[i];
