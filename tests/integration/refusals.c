@@ -282,7 +282,7 @@ static void test_traced_by_another_icp(void **state)
 		&first, NULL,
 		WORDS(built("icp-bpf"), "trace", "--json", "--interval", "50ms", "--pid", pid));
 	assert_true(run_says(&first, "\"sample\"", 10));
-	refuses_pid(NULL, target.pid, WORDS("userfaultfd"));
+	refuses_pid(NULL, target.pid, WORDS("another icp-bpf"));
 	/* the first one goes on */
 	kill(first.pid, SIGINT);
 	run_wait(&first, 5);
