@@ -114,7 +114,7 @@ def bench_chain(args):
     with Load(args, 256) as load, repository() as folder:
         repo, core = os.path.join(folder, "r"), os.path.join(folder, "core")
         load.ask("rate 5000")
-        subprocess.run([binary, "checkpoint", "--pid", str(load.pid), "--dir", repo, "--every", "20ms", "--count", "1000"],
+        subprocess.run([binary, "checkpoint", "--no-restart", "--pid", str(load.pid), "--dir", repo, "--every", "20ms", "--count", "1000"],
                        check=True, stdout=subprocess.DEVNULL)
         for version in (1, 10, 100, 1000):
             runs = []
