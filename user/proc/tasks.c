@@ -90,3 +90,16 @@ int tasks_descendants(pid_t pid, pid_list *out)
 		err = add_children_of_process(out->data[i], out);
 	return err ? fail(err, "children of pid %d", pid) : 0;
 }
+
+char tasks_state(pid_t pid)
+{
+	_cleanup_free_ char *text = NULL;
+	char path[32];
+	const char *after;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (io_read_file(AT_FDCWD, path, &text, NULL))
+		return 0;
+	after = strrchr(text, ')');
+	return after && after[1] ? after[2] : 0;
+}

@@ -21,4 +21,7 @@ int tasks_threads(const struct target *t, pid_list *out) _must_use_;
 /* @pid's descendants (children, their children...), without @pid itself, parents before children. */
 int tasks_descendants(pid_t pid, pid_list *out) _must_use_;
 
+/* The state of a process as /proc/PID/stat has it (R S D T t Z X), or 0 when there is none. */
+char tasks_state(pid_t pid);
+
 #endif
