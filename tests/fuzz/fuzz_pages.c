@@ -57,7 +57,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 			abort();
 		for (unsigned k = 0; k < 3; k++) {
 			memset(page, (int)(k + 1), sizeof(page));
-			if (i < 3 ? page_writer_put(w, &(struct page_src){k, page, NULL}, 1, NULL)
+			if (i < 3 ? page_writer_put(w, &(struct page_src){k, page, NULL}, 1,
+						    NULL)
 				  : page_writer_put_slot(w, page, k * 5))
 				abort();
 		}

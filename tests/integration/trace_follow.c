@@ -270,9 +270,9 @@ static uint64_t unique_pages_of(const struct tracer *t, pid_t pid)
 	json_t *p;
 	size_t i;
 
-	json_array_foreach(json_object_get(t->summary, "processes"), i, p)
-		if ((pid_t)number(p, "pid") == pid)
-			return number(p, "unique_pages");
+	json_array_foreach(json_object_get(t->summary, "processes"), i,
+			   p) if ((pid_t)number(p, "pid") == pid) return number(p,
+										"unique_pages");
 	return 0;
 }
 

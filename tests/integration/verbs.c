@@ -231,7 +231,8 @@ static void put(struct txn *t, struct ctl *c, uint64_t address, const void *data
 
 	must(txn_pages(t, ctl_stream(c), &w));
 	for (size_t i = 0; i < n; i++) {
-		struct page_src src = {address / PAGE + i, (const uint8_t *)data + i * PAGE, NULL};
+		struct page_src src = {address / PAGE + i, (const uint8_t *)data + i * PAGE,
+				       NULL};
 
 		must(page_writer_put(w, &src, 1, c));
 	}

@@ -41,7 +41,8 @@ static double now_ms(void)
 
 static double time_memcpy(const char *mem, size_t size)
 {
-	char *copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	char *copy = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	double start, end;
 
 	if (copy == MAP_FAILED)
@@ -98,7 +99,8 @@ static void obey(char *mem, size_t size, char *line, long *rate)
 int main(int argc, char **argv)
 {
 	size_t size = (size_t)(argc > 1 ? atol(argv[1]) : 64) << 20;
-	char *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *mem =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char line[512];
 	long rate = 0;
 

@@ -17,14 +17,16 @@
 /* Make room for @need elements of @size bytes. Returns 0 or -ENOMEM (and leaves the array as it was). */
 int vec_grow(void **data, size_t *cap, size_t need, size_t size);
 
-#define vec_reserve(v, need) vec_grow((void **)&(v)->data, &(v)->cap, (need), sizeof(*(v)->data))
+#define vec_reserve(v, need)                                                                   \
+	vec_grow((void **)&(v)->data, &(v)->cap, (need), sizeof(*(v)->data))
 
 #define vec_push(v)                                                                            \
-	(vec_reserve((v), (v)->n + 1) ? NULL                                                   \
-				      : (__typeof__((v)->data))memset(&(v)->data[(v)->n++], 0, \
-								      sizeof(*(v)->data)))
+	(vec_reserve((v), (v)->n + 1)                                                          \
+		 ? NULL                                                                        \
+		 : (__typeof__((v)->data))memset(&(v)->data[(v)->n++], 0, sizeof(*(v)->data)))
 
-#define vec_each(it, v) for (__typeof__((v)->data + 0) it = (v)->data; it < (v)->data + (v)->n; it++)
+#define vec_each(it, v)                                                                        \
+	for (__typeof__((v)->data + 0) it = (v)->data; it < (v)->data + (v)->n; it++)
 
 #define vec_free(v)                                                                            \
 	do {                                                                                   \

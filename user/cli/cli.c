@@ -62,5 +62,6 @@ bool cli_number(const char *text, long min, long max, long *out)
 
 	errno = 0;
 	*out = strtol(text, &end, 10);
-	return end != text && !*end && !errno && isdigit((unsigned char)text[0]) && *out >= min && *out <= max;
+	return end != text && !*end && !errno && isdigit((unsigned char)text[0]) &&
+	       *out >= min && *out <= max;
 }

@@ -19,13 +19,15 @@ struct verb {
 	const char *help;		   /* usage, options, an example */
 };
 
-extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_restart, verb_list, verb_show, verb_verify;
+extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_restart, verb_list,
+	verb_show, verb_verify;
 extern const struct verb verb_diff, verb_prune, verb_export;
 
 /* Print the message of a failure once and give the exit status for it. */
 int cli_failed(int err);
 /* Print "icp-bpf VERB: message; see icp-bpf help VERB" and give EXIT_USAGE. */
-int cli_usage(const struct verb *verb, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int cli_usage(const struct verb *verb, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 /* What getopt_long() said no to. */
 int cli_bad_option(const struct verb *verb, char **argv);
 

@@ -122,7 +122,8 @@ static void print_rows(const char *title, const struct row *rows, size_t n)
 {
 	printf("%s\n", title);
 	for (size_t i = 0; i < n; i++) {
-		printf("  %-34s %-4s %s", rows[i].name, rows[i].available ? "yes" : "no", rows[i].purpose);
+		printf("  %-34s %-4s %s", rows[i].name, rows[i].available ? "yes" : "no",
+		       rows[i].purpose);
 		if (rows[i].used && !strcmp(title, "write trackers"))
 			printf("  <- used");
 		if (!rows[i].available && rows[i].why[0])
@@ -142,7 +143,8 @@ static void print_text(const struct report *r)
 	putchar('\n');
 	if (r->tracker)
 		printf("Processes can be traced with the %s tracker, %s\n", r->tracker,
-		       r->events ? "with events (who writes, segment events)." : "without events:");
+		       r->events ? "with events (who writes, segment events)."
+				 : "without events:");
 	else
 		printf("No write tracker works here: processes can't be traced.\n");
 	if (!r->events)
@@ -154,8 +156,8 @@ static json_t *json_rows(const struct row *rows, size_t n, bool with_used)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		json_t *row = json_pack("{s:s, s:b, s:s}", "name", rows[i].name, "available", rows[i].available, "purpose",
-					rows[i].purpose);
+		json_t *row = json_pack("{s:s, s:b, s:s}", "name", rows[i].name, "available",
+					rows[i].available, "purpose", rows[i].purpose);
 
 		if (!rows[i].available)
 			json_object_set_new(row, "why", json_string(rows[i].why));
@@ -168,13 +170,15 @@ static json_t *json_rows(const struct row *rows, size_t n, bool with_used)
 
 static int print_json(const struct report *r)
 {
-	json_t *all = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s?, s:b, s:s?}", "version", ICP_VERSION, "kernel",
-				r->kernel.release, "machine", r->kernel.machine, "trackers",
-				json_rows(r->trackers.data, r->trackers.n, true), "hooks",
-				json_rows(r->hooks.data, r->hooks.n, false), "rights",
-				json_rows(r->rights.data, r->rights.n, false), "tracker", r->tracker, "events", r->events,
-				"no_events", r->events ? NULL : r->no_events);
-	int err = !all || json_dumpf(all, stdout, JSON_INDENT(1)) || putchar('\n') == EOF ? -EIO : 0;
+	json_t *all = json_pack(
+		"{s:s, s:s, s:s, s:o, s:o, s:o, s:s?, s:b, s:s?}", "version", ICP_VERSION,
+		"kernel", r->kernel.release, "machine", r->kernel.machine, "trackers",
+		json_rows(r->trackers.data, r->trackers.n, true), "hooks",
+		json_rows(r->hooks.data, r->hooks.n, false), "rights",
+		json_rows(r->rights.data, r->rights.n, false), "tracker", r->tracker, "events",
+		r->events, "no_events", r->events ? NULL : r->no_events);
+	int err = !all || json_dumpf(all, stdout, JSON_INDENT(1)) || putchar('\n') == EOF ? -EIO
+											  : 0;
 
 	json_decref(all);
 	return err ? fail(err, "write the output") : 0;
@@ -182,7 +186,8 @@ static int print_json(const struct report *r)
 
 static int run(int argc, char **argv)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+						{NULL, 0, NULL, 0}};
 	struct report r = {0};
 	bool json = false;
 	int opt, err;
@@ -219,8 +224,10 @@ const struct verb verb_check = {
 	.line = "what this kernel and these privileges allow",
 	.help = "usage: icp-bpf check [--json]\n"
 		"\n"
-		"Probes every write tracker and every eBPF hook, and says which are available, why the others are not and what to\n"
-		"do about it, and which will be used. Changes nothing. Exit status 0 when processes can be traced.\n"
+		"Probes every write tracker and every eBPF hook, and says which are available, "
+		"why the others are not and what to\n"
+		"do about it, and which will be used. Changes nothing. Exit status 0 when "
+		"processes can be traced.\n"
 		"\n"
 		"example: sudo icp-bpf check\n",
 };

@@ -28,8 +28,20 @@ struct options {
 };
 
 enum {
-	OPT_DIR = 256, OPT_EVERY, OPT_COUNT, OPT_KEEP, OPT_STOP, OPT_KILL, OPT_FROZEN, OPT_LABEL, OPT_FULL, OPT_TRACKER,
-	OPT_JSON, OPT_COMPRESS, OPT_PARANOID, OPT_NO_RESTART,
+	OPT_DIR = 256,
+	OPT_EVERY,
+	OPT_COUNT,
+	OPT_KEEP,
+	OPT_STOP,
+	OPT_KILL,
+	OPT_FROZEN,
+	OPT_LABEL,
+	OPT_FULL,
+	OPT_TRACKER,
+	OPT_JSON,
+	OPT_COMPRESS,
+	OPT_PARANOID,
+	OPT_NO_RESTART,
 };
 
 static const struct option long_options[] = {
@@ -67,7 +79,8 @@ static int take_pid(struct options *o, const char *text)
 
 static int take_codec(struct options *o, const char *name)
 {
-	static const char *const names[] = {"none", "zstd", "lz4"}; /* in the order of enum icp_codec */
+	static const char *const names[] = {"none", "zstd",
+					    "lz4"}; /* in the order of enum icp_codec */
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (!strcmp(name, names[i])) {
@@ -75,13 +88,15 @@ static int take_codec(struct options *o, const char *name)
 			return 0;
 		}
 	}
-	return cli_usage(&verb_checkpoint, "--compress takes zstd, lz4 or none, not '%s'", name);
+	return cli_usage(&verb_checkpoint, "--compress takes zstd, lz4 or none, not '%s'",
+			 name);
 }
 
 static int take_how(struct options *o, enum dump_release_how how)
 {
 	if (o->how != DUMP_THAW && o->how != how)
-		return cli_usage(&verb_checkpoint, "--kill and --leave-frozen exclude each other");
+		return cli_usage(&verb_checkpoint,
+				 "--kill and --leave-frozen exclude each other");
 	o->how = how;
 	return 0;
 }
@@ -97,11 +112,14 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_EVERY:
 		if (cli_seconds(optarg, &o->every_s) && o->every_s >= 0.01)
 			return 0;
-		return cli_usage(&verb_checkpoint, "--every takes 10ms or more (500ms, 10s, 5m), not '%s'", optarg);
+		return cli_usage(&verb_checkpoint,
+				 "--every takes 10ms or more (500ms, 10s, 5m), not '%s'",
+				 optarg);
 	case OPT_COUNT:
 		if (cli_number(optarg, 1, 1000000000, &o->count))
 			return 0;
-		return cli_usage(&verb_checkpoint, "--count takes a number of versions, not '%s'", optarg);
+		return cli_usage(&verb_checkpoint,
+				 "--count takes a number of versions, not '%s'", optarg);
 	case OPT_KEEP:
 		o->keep = true;
 		return 0;
@@ -148,7 +166,8 @@ static int check_options(struct options *o)
 	if (o->count && !o->every_s)
 		return cli_usage(&verb_checkpoint, "--count goes with --every");
 	if (o->how != DUMP_THAW && (o->every_s > 0 || o->keep))
-		return cli_usage(&verb_checkpoint, "--kill and --leave-frozen are for one version");
+		return cli_usage(&verb_checkpoint,
+				 "--kill and --leave-frozen are for one version");
 	if (o->label && strlen(o->label) > 255)
 		return cli_usage(&verb_checkpoint, "a label has at most 255 bytes");
 	if (o->dir[0] == '/') {
@@ -174,7 +193,9 @@ static int parse(struct options *o, int argc, char **argv)
 			return status;
 	}
 	if (optind < argc)
-		return cli_usage(&verb_checkpoint, "'%s' is not an option: processes are named with --pid", argv[optind]);
+		return cli_usage(&verb_checkpoint,
+				 "'%s' is not an option: processes are named with --pid",
+				 argv[optind]);
 	return check_options(o);
 }
 
@@ -205,10 +226,12 @@ static int print_result(const struct options *o, const struct dump_result *r)
 		putchar('\n');
 		return err || fflush(stdout) ? fail(-EIO, "write the result") : 0;
 	}
-	printf("version %u (%s): %lu process%s, %s pages (%s zero), %s written, pause %.2f ms, total %.3f s", r->version,
-	       r->incremental ? "incremental" : "full", r->processes, r->processes == 1 ? "" : "es",
-	       human_count(r->pages, pages), human_count(r->zero_pages, zero),
-	       human_bytes((double)r->bytes_written, bytes), (double)r->pause_ns / 1e6, (double)r->total_ns / 1e9);
+	printf("version %u (%s): %lu process%s, %s pages (%s zero), %s written, pause %.2f ms, "
+	       "total %.3f s",
+	       r->version, r->incremental ? "incremental" : "full", r->processes,
+	       r->processes == 1 ? "" : "es", human_count(r->pages, pages),
+	       human_count(r->zero_pages, zero), human_bytes((double)r->bytes_written, bytes),
+	       (double)r->pause_ns / 1e6, (double)r->total_ns / 1e9);
 	if (r->incremental)
 		printf(", changes found by %s", r->found_by);
 	putchar('\n');
@@ -315,7 +338,8 @@ static int open_signals(void)
 static int follow(struct session *s, int signals, uint64_t due_ns)
 {
 	while (session_alive(s)) {
-		struct pollfd fds[2] = {{.fd = signals, .events = POLLIN}, {.fd = session_fd(s), .events = POLLIN}};
+		struct pollfd fds[2] = {{.fd = signals, .events = POLLIN},
+					{.fd = session_fd(s), .events = POLLIN}};
 		uint64_t now = now_ns();
 		int64_t left = now >= due_ns ? 0 : (int64_t)((due_ns - now) / 1000000) + 1;
 		int err;
@@ -370,20 +394,24 @@ static int with_session(const struct options *o, int report_fd)
 		.cancel_fd = signals,
 		.background = o->keep,
 	};
-	int err = signals < 0 ? fail(-errno, "signalfd") : session_open(&config, o->pids.data, o->pids.n, &s);
+	int err = signals < 0 ? fail(-errno, "signalfd")
+			      : session_open(&config, o->pids.data, o->pids.n, &s);
 	int null;
 
 	if (!err) {
 		err = control_open(s);
 		if (err == -EACCES)
-			err = o->keep ? refuse(err, "--keep-tracking needs the right to make /run/icp-bpf") : 0;
+			err = o->keep ? refuse(err, "--keep-tracking needs the right to make "
+						    "/run/icp-bpf")
+				      : 0;
 	}
 	if (!err)
 		err = repeat(o, s, signals);
 	if (report_fd < 0 || err < 0)
 		return err;
-	note("session %d goes on tracking in the background; icp-bpf checkpoint --pid %d --stop-tracking ends it", getpid(),
-	     o->pids.data[0]);
+	note("session %d goes on tracking in the background; icp-bpf checkpoint --pid %d "
+	     "--stop-tracking ends it",
+	     getpid(), o->pids.data[0]);
 	/* in the background from here on: whoever started us has his result */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; i <= 2; i++)
@@ -436,7 +464,8 @@ static int stop_tracking(const struct options *o)
 		case 0:
 			break;
 		case -ENOENT:
-			return cli_failed(refuse(-ENOENT, "no session tracks pid %d", o->pids.data[i]));
+			return cli_failed(
+				refuse(-ENOENT, "no session tracks pid %d", o->pids.data[i]));
 		default:
 			return cli_failed(-EPERM);
 		}
@@ -497,26 +526,35 @@ const struct verb verb_checkpoint = {
 	.line = "cut a version of a running job",
 	.help = "usage: icp-bpf checkpoint --pid PID --dir DIR [OPTIONS]\n"
 		"\n"
-		"Saves a process with all its descendants as the next version in DIR: the first is full, the next ones hold what\n"
-		"changed. Memory is copied while the job runs; it is frozen only for the last changes. A version is there whole\n"
-		"or not at all. If a session follows the job (icp-bpf trace, --keep-tracking) the changes come from it; otherwise they\n"
+		"Saves a process with all its descendants as the next version in DIR: the "
+		"first is full, the next ones hold what\n"
+		"changed. Memory is copied while the job runs; it is frozen only for the last "
+		"changes. A version is there whole\n"
+		"or not at all. If a session follows the job (icp-bpf trace, --keep-tracking) "
+		"the changes come from it; otherwise they\n"
 		"are found by comparing hashes with the last version.\n"
 		"\n"
-		"  -p, --pid PID        the process; may be repeated for a job of several trees\n"
+		"  -p, --pid PID        the process; may be repeated for a job of several "
+		"trees\n"
 		"      --dir DIR        the repository; made if it is not there\n"
 		"      --every T        go on: a version every 500ms, 10s, 5m; Ctrl-C ends it\n"
 		"      --count N        with --every: end after N versions\n"
-		"      --keep-tracking  leave a session in the background, so that the next checkpoint finds its changes at once\n"
+		"      --keep-tracking  leave a session in the background, so that the next "
+		"checkpoint finds its changes at once\n"
 		"      --stop-tracking  end that session\n"
 		"      --kill           end the job after the commit, for moving it\n"
 		"      --leave-frozen   leave it stopped (SIGSTOP) after the commit\n"
 		"      --label TEXT     a note, shown by icp-bpf list\n"
 		"      --full           save every page\n"
 		"      --compress C     zstd, lz4 or none (the default)\n"
-		"      --tracker NAME   uffd; the best available one by default (see icp-bpf check)\n"
-		"      --paranoid       also scan where events say what was written, and fail if they missed a page\n"
-		"      --no-restart     also save what icp-bpf restart can't bring back (sockets...): only the data is wanted\n"
+		"      --tracker NAME   uffd; the best available one by default (see icp-bpf "
+		"check)\n"
+		"      --paranoid       also scan where events say what was written, and fail "
+		"if they missed a page\n"
+		"      --no-restart     also save what icp-bpf restart can't bring back "
+		"(sockets...): only the data is wanted\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
-		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir /var/lib/icp/redis --every 10s\n",
+		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir "
+		"/var/lib/icp/redis --every 10s\n",
 };

@@ -36,7 +36,16 @@ struct trace {
 	const char *reason; /* set: end */
 };
 
-enum { OPT_TREE = 256, OPT_INTERVAL, OPT_DURATION, OPT_COUNT, OPT_JSON, OPT_TRACKER, OPT_TOP, OPT_EVENTS };
+enum {
+	OPT_TREE = 256,
+	OPT_INTERVAL,
+	OPT_DURATION,
+	OPT_COUNT,
+	OPT_JSON,
+	OPT_TRACKER,
+	OPT_TOP,
+	OPT_EVENTS
+};
 
 static const struct option long_options[] = {
 	{"pid", required_argument, NULL, 'p'},
@@ -86,19 +95,24 @@ static int take_option(struct trace_options *o, int opt, char **argv)
 	case OPT_INTERVAL:
 		if (cli_seconds(optarg, &o->interval_s) && o->interval_s >= 0.01)
 			return 0;
-		return cli_usage(&verb_trace, "--interval takes 10ms or more (500ms, 1s, 1m), not '%s'", optarg);
+		return cli_usage(&verb_trace,
+				 "--interval takes 10ms or more (500ms, 1s, 1m), not '%s'",
+				 optarg);
 	case OPT_DURATION:
 		if (cli_seconds(optarg, &o->duration_s))
 			return 0;
-		return cli_usage(&verb_trace, "--duration takes a time (10s, 5m), not '%s'", optarg);
+		return cli_usage(&verb_trace, "--duration takes a time (10s, 5m), not '%s'",
+				 optarg);
 	case OPT_COUNT:
 		if (cli_number(optarg, 1, 1000000000, &o->count))
 			return 0;
-		return cli_usage(&verb_trace, "--count takes a number of samples, not '%s'", optarg);
+		return cli_usage(&verb_trace, "--count takes a number of samples, not '%s'",
+				 optarg);
 	case OPT_TOP:
 		if (cli_number(optarg, 0, 1000000, &o->top))
 			return 0;
-		return cli_usage(&verb_trace, "--top takes a number of lines, not '%s'", optarg);
+		return cli_usage(&verb_trace, "--top takes a number of lines, not '%s'",
+				 optarg);
 	default:
 		return cli_bad_option(&verb_trace, argv);
 	}
@@ -116,7 +130,9 @@ static int parse(struct trace_options *o, int argc, char **argv)
 			return status;
 	}
 	if (optind < argc)
-		return cli_usage(&verb_trace, "'%s' is not an option: processes are named with --pid", argv[optind]);
+		return cli_usage(&verb_trace,
+				 "'%s' is not an option: processes are named with --pid",
+				 argv[optind]);
 	if (!o->pids.n)
 		return cli_usage(&verb_trace, "which process? --pid PID");
 	return 0;
@@ -209,8 +225,10 @@ static int wait_until(struct trace *t, uint64_t due_ns)
 
 static int loop(struct trace *t)
 {
-	uint64_t interval = (uint64_t)(t->o.interval_s * 1e9), start = now_ns(), due = start + interval;
-	uint64_t end = t->o.duration_s > 0 ? start + (uint64_t)(t->o.duration_s * 1e9) : UINT64_MAX;
+	uint64_t interval = (uint64_t)(t->o.interval_s * 1e9), start = now_ns(),
+		 due = start + interval;
+	uint64_t end =
+		t->o.duration_s > 0 ? start + (uint64_t)(t->o.duration_s * 1e9) : UINT64_MAX;
 	int err = 0;
 
 	while (!err && !t->reason) {
@@ -247,7 +265,8 @@ static int run_trace(struct trace *t)
 	if (err == -EACCES)
 		err = 0;
 	if (!err)
-		err = t->ops->start(&t->view, session_info(t->session), t->o.pids.data, t->o.pids.n);
+		err = t->ops->start(&t->view, session_info(t->session), t->o.pids.data,
+				    t->o.pids.n);
 	if (!err)
 		err = loop(t);
 	if (err)
@@ -284,9 +303,12 @@ const struct verb verb_trace = {
 	.line = "watch what running processes write",
 	.help = "usage: icp-bpf trace --pid PID [OPTIONS]\n"
 		"\n"
-		"Attaches to a running process and shows, every interval, how many pages it wrote, where and by whom, and how\n"
-		"large its write working set is. The process is stopped for about 0.1 ms; it runs on when icp-bpf ends, in\n"
-		"whatever way. Ends with a summary on Ctrl-C, after the duration, or with the last process.\n"
+		"Attaches to a running process and shows, every interval, how many pages it "
+		"wrote, where and by whom, and how\n"
+		"large its write working set is. The process is stopped for about 0.1 ms; it "
+		"runs on when icp-bpf ends, in\n"
+		"whatever way. Ends with a summary on Ctrl-C, after the duration, or with the "
+		"last process.\n"
 		"\n"
 		"  -p, --pid PID       the process; may be repeated\n"
 		"      --tree          its descendants too, those of now and those to come\n"
@@ -294,11 +316,15 @@ const struct verb verb_trace = {
 		"      --duration T    end after this time\n"
 		"      --count N       end after N samples\n"
 		"      --top N         lines of memory areas and of writers (5)\n"
-		"      --events        print each write access (the first to a page in an interval) and each System V segment\n"
-		"                      event as they come, instead of samples; costs every system call of the machine\n"
+		"      --events        print each write access (the first to a page in an "
+		"interval) and each System V segment\n"
+		"                      event as they come, instead of samples; costs every "
+		"system call of the machine\n"
 		"                      about 0.1 us meanwhile\n"
 		"      --json          JSON Lines, see docs/json.md\n"
-		"      --tracker NAME  uffd; the best available one by default (see icp-bpf check)\n"
+		"      --tracker NAME  uffd; the best available one by default (see icp-bpf "
+		"check)\n"
 		"\n"
-		"example: icp-bpf trace --pid $(pidof redis-server) --interval 1s --duration 10s\n",
+		"example: icp-bpf trace --pid $(pidof redis-server) --interval 1s --duration "
+		"10s\n",
 };

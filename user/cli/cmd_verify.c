@@ -62,7 +62,8 @@ static json_t *json_report(const struct verify_options *o, const struct problems
 	return json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:o}", "version",
 			 (json_int_t)o->version, "versions", (json_int_t)versions, "sound",
 			 !p->n, "pages", (json_int_t)p->pages, "bytes", (json_int_t)p->bytes,
-			 "problems_found", (json_int_t)p->n + (json_int_t)p->more, "problems", list);
+			 "problems_found", (json_int_t)p->n + (json_int_t)p->more, "problems",
+			 list);
 }
 
 static void print_report(const char *what, const struct problems *p)

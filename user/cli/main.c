@@ -8,8 +8,9 @@
 
 #include "cli/cli.h"
 
-static const struct verb *const verbs[] = {&verb_check, &verb_trace,  &verb_checkpoint, &verb_restart, &verb_list,  &verb_show,
-					   &verb_verify, &verb_diff, &verb_export,     &verb_prune};
+static const struct verb *const verbs[] = {
+	&verb_check, &verb_trace,  &verb_checkpoint, &verb_restart, &verb_list,
+	&verb_show,  &verb_verify, &verb_diff,	     &verb_export,  &verb_prune};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
@@ -111,7 +112,8 @@ int main(int argc, char **argv)
 	/* where nobody reads any more (EPIPE) there is nobody to complain to */
 	errno = 0;
 	if ((fflush(stdout) || ferror(stdout)) && errno != EPIPE && status == EXIT_DONE) {
-		fprintf(stderr, "icp-bpf: write the output: %s\n", strerror(errno ? errno : EIO));
+		fprintf(stderr, "icp-bpf: write the output: %s\n",
+			strerror(errno ? errno : EIO));
 		return EXIT_FAILED;
 	}
 	return status;

@@ -24,14 +24,15 @@
 
 static struct dump_proc *find_proc(struct dump *d, pid_t pid)
 {
-	vec_each(p, &d->procs)
+	vec_each (p, &d->procs)
 		if ((*p)->src.target->pid == pid && !(*p)->gone)
 			return *p;
 	return NULL;
 }
 
 /* Sort the frozen threads to their processes; those of strangers are listed. */
-static int sort_threads(struct dump *d, const struct warden_thread *threads, size_t n, pid_list *strangers)
+static int sort_threads(struct dump *d, const struct warden_thread *threads, size_t n,
+			pid_list *strangers)
 {
 	for (size_t i = 0; i < d->procs.n; i++)
 		d->procs.data[i]->state.n_threads = 0;
@@ -55,7 +56,8 @@ static int sort_threads(struct dump *d, const struct warden_thread *threads, siz
 			return fail(-ENOMEM, "frozen threads");
 		p->state.threads = grown;
 		grown[p->state.n_threads++] = threads[i];
-		if (threads[i].tid == threads[i].pid && p->state.n_threads > 1) { /* the main thread first */
+		if (threads[i].tid == threads[i].pid &&
+		    p->state.n_threads > 1) { /* the main thread first */
 			struct warden_thread first = grown[0];
 
 			grown[0] = threads[i];
@@ -70,8 +72,7 @@ static int sort_threads(struct dump *d, const struct warden_thread *threads, siz
 static int freeze_list(const struct dump *d, pid_list *out)
 {
 	out->n = 0;
-	vec_each(p, &d->procs)
-	{
+	vec_each (p, &d->procs) {
 		pid_t *slot;
 
 		if ((*p)->gone || !target_alive((*p)->src.target))
@@ -99,7 +100,8 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 		err = freeze_list(d, &pids);
 		if (err)
 			return err;
-		err = warden_freeze(d->config.warden, pids.data, pids.n, true, d->config.deadline_ms, &start);
+		err = warden_freeze(d->config.warden, pids.data, pids.n, true,
+				    d->config.deadline_ms, &start);
 		if (err != -ESRCH && err != -EBUSY)
 			break;
 		if (err == -EBUSY) /* a thread that waits for a disk */
@@ -131,23 +133,28 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
 		const struct icp_change *c = &d->config.batch->changes.data[i];
 
-		if (c->type == ICP_EV_FORK && c->op == ICP_FORK_SHARED_MM && (pid_t)c->pid == p->src.target->pid)
+		if (c->type == ICP_EV_FORK && c->op == ICP_FORK_SHARED_MM &&
+		    (pid_t)c->pid == p->src.target->pid)
 			return false;
 	}
-	debug("pid %d since the last take: lost %lu + %lu, write locks %lu, read locks %lu, of these own %lu, kernel faults %lu",
-	      p->src.target->pid, now.lost_faults - then->lost_faults, now.lost_changes - then->lost_changes,
-	      now.write_locks - then->write_locks, now.read_locks - then->read_locks, now.own_locks - then->own_locks,
+	debug("pid %d since the last take: lost %lu + %lu, write locks %lu, read locks %lu, of "
+	      "these own %lu, kernel faults %lu",
+	      p->src.target->pid, now.lost_faults - then->lost_faults,
+	      now.lost_changes - then->lost_changes, now.write_locks - then->write_locks,
+	      now.read_locks - then->read_locks, now.own_locks - then->own_locks,
 	      now.faults_kernel - then->faults_kernel);
 	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
 	       now.write_locks == then->write_locks &&
-	       now.read_locks - then->read_locks <=
-		       now.own_locks - then->own_locks + now.faults_kernel - then->faults_kernel;
+	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks +
+							    now.faults_kernel -
+							    then->faults_kernel;
 }
 
 static bool huge_pages_possible(void)
 {
 	_cleanup_free_ char *text = NULL;
-	bool never = !io_read_file(AT_FDCWD, "/sys/kernel/mm/transparent_hugepage/enabled", &text, NULL) &&
+	bool never = !io_read_file(AT_FDCWD, "/sys/kernel/mm/transparent_hugepage/enabled",
+				   &text, NULL) &&
 		     strstr(text, "[never]");
 
 	return !never;
@@ -203,7 +210,8 @@ static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dir
 
 static bool covers(const struct dirty *set, const struct dirty_run *run)
 {
-	return dirty_pages_in(set, run->start, run->end) == (run->end - run->start) / page_size();
+	return dirty_pages_in(set, run->start, run->end) ==
+	       (run->end - run->start) / page_size();
 }
 
 /* Both ways: the scan must not find a page that the events missed. */
@@ -212,13 +220,15 @@ static int check_paranoid(struct dump_proc *p, struct dirty *set)
 	_cleanup_(dirty_free) struct dirty missed = {0};
 	int err = tracker_take(p->src.tracker, &p->maps, &missed), joined;
 
-	vec_each(r, &missed)
-	{
+	vec_each (r, &missed) {
 		if (!err && r->what != DIRTY_ZAPPED && !covers(set, r))
-			err = refuse(-EUCLEAN, "pid %d: page %#lx was written without an event: please report this",
+			err = refuse(-EUCLEAN,
+				     "pid %d: page %#lx was written without an event: please "
+				     "report this",
 				     p->src.target->pid, r->start);
 	}
-	joined = dirty_join(set, &missed); /* they are armed again: the next version must know */
+	joined =
+		dirty_join(set, &missed); /* they are armed again: the next version must know */
 	return err ? err : joined;
 }
 
@@ -310,9 +320,11 @@ static int collect_pages(struct dump *d)
 
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
-			err = stage_stream(d, &d->procs.data[i]->source, &d->procs.data[i]->stream);
+			err = stage_stream(d, &d->procs.data[i]->source,
+					   &d->procs.data[i]->stream);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = stage_stream(d, &d->segments.data[i]->source, &d->segments.data[i]->stream);
+		err = stage_stream(d, &d->segments.data[i]->source,
+				   &d->segments.data[i]->stream);
 	return err;
 }
 
@@ -365,7 +377,9 @@ int dump_release(struct dump *d, enum dump_release_how how)
 	d->frozen = false;
 	err = warden_thaw(d->config.warden, &d->result.pause_ns);
 	if (err == -ETIMEDOUT)
-		return refuse(err, "the pause took longer than %u ms: the job was thawed, there is no new version",
+		return refuse(err,
+			      "the pause took longer than %u ms: the job was thawed, there is "
+			      "no new version",
 			      d->config.deadline_ms);
 	return err;
 }

@@ -94,11 +94,13 @@ static int read_singly(const struct page_source *from, struct batch *b, size_t f
 			size_t last = kept->n - 1;
 
 			if (got != (ssize_t)page) {
-				if (got < 0 && errno != EIO && errno != EFAULT && errno != ENOMEM)
+				if (got < 0 && errno != EIO && errno != EFAULT &&
+				    errno != ENOMEM)
 					err = fail(-errno, "read page %#lx", addr);
 				continue;
 			}
-			if (kept->n && kept->run[last].start + kept->run[last].bytes == addr && kept->n > first) {
+			if (kept->n && kept->run[last].start + kept->run[last].bytes == addr &&
+			    kept->n > first) {
 				kept->run[last].bytes += page;
 			} else if (kept->n < BATCH_RUNS) {
 				kept->run[kept->n].start = addr;
@@ -134,12 +136,16 @@ static int read_file(const struct page_source *from, struct batch *b)
 
 	for (size_t i = 0; i < b->n; i++) {
 		uint64_t last = b->run[i].bytes - page_size();
-		int err = io_pread_full(from->file_fd, b->data + at, b->run[i].bytes, (off_t)b->run[i].start);
+		int err = io_pread_full(from->file_fd, b->data + at, b->run[i].bytes,
+					(off_t)b->run[i].start);
 
 		if (err == -ENODATA)
-			err = last ? io_pread_full(from->file_fd, b->data + at, last, (off_t)b->run[i].start) : 0;
+			err = last ? io_pread_full(from->file_fd, b->data + at, last,
+						   (off_t)b->run[i].start)
+				   : 0;
 		if (!err && b->run[i].start + b->run[i].bytes > from->file_size)
-			err = read_last_page(from->file_fd, b->data + at + last, b->run[i].start + last);
+			err = read_last_page(from->file_fd, b->data + at + last,
+					     b->run[i].start + last);
 
 		if (err)
 			return fail(err, "read a segment at %#lx", b->run[i].start);
@@ -236,7 +242,8 @@ static void *reader_main(void *arg)
 			p->filled++;
 		if (err) {
 			p->err = err;
-			snprintf(p->why, sizeof(p->why), "%s", err == -ESRCH ? "" : err_text(err));
+			snprintf(p->why, sizeof(p->why), "%s",
+				 err == -ESRCH ? "" : err_text(err));
 		}
 		p->end |= !more || err;
 		pthread_cond_broadcast(&p->moved);
@@ -274,8 +281,8 @@ static int store_from(struct dump *d, struct pipe *p, struct stream *stream)
 	return err;
 }
 
-static int copy_piped(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs,
-		      uint8_t *memory)
+static int copy_piped(struct dump *d, const struct page_source *from, struct stream *stream,
+		      const struct dirty *runs, uint8_t *memory)
 {
 	_cleanup_free_ struct pipe *p = calloc(1, sizeof(*p));
 	pthread_t thread;
@@ -301,8 +308,8 @@ static int copy_piped(struct dump *d, const struct page_source *from, struct str
 	return err;
 }
 
-static int copy_simply(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs,
-		       uint8_t *memory)
+static int copy_simply(struct dump *d, const struct page_source *from, struct stream *stream,
+		       const struct dirty *runs, uint8_t *memory)
 {
 	_cleanup_free_ struct batch *b = calloc(1, sizeof(*b));
 	struct cursor c = {.runs = runs};
@@ -321,7 +328,8 @@ static int copy_simply(struct dump *d, const struct page_source *from, struct st
 	return err;
 }
 
-int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
+int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream,
+	      const struct dirty *runs)
 {
 	bool large = dirty_pages(runs) >= PIPE_FROM_PAGES;
 	int err;
@@ -332,8 +340,8 @@ int copy_runs(struct dump *d, const struct page_source *from, struct stream *str
 	err = staging_prepare(d, (size_t)PIPE_BATCHES * BATCH_BYTES / page_size());
 	if (err)
 		return err;
-	return large ? copy_piped(d, from, stream, runs, d->staging.data) :
-		       copy_simply(d, from, stream, runs, d->staging.data);
+	return large ? copy_piped(d, from, stream, runs, d->staging.data)
+		     : copy_simply(d, from, stream, runs, d->staging.data);
 }
 
 int staging_prepare(struct dump *d, uint64_t pages)
@@ -344,7 +352,8 @@ int staging_prepare(struct dump *d, uint64_t pages)
 	if (size <= d->staging.size)
 		return 0;
 	size = (size + (2u << 20) - 1) & ~(size_t)((2u << 20) - 1);
-	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (data == MAP_FAILED)
 		return fail(-errno, "staging memory of %zu MiB", size >> 20);
 	if (d->staging.used)
@@ -356,7 +365,8 @@ int staging_prepare(struct dump *d, uint64_t pages)
 	return 0;
 }
 
-int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
+int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream,
+	       const struct dirty *runs)
 {
 	struct batch b; /* 12 KiB */
 	struct cursor c = {.runs = runs};
@@ -369,12 +379,14 @@ int stage_runs(struct dump *d, const struct page_source *from, struct stream *st
 		if (!batch_fill(&b, &c, d->staging.size - d->staging.used))
 			break;
 		err = batch_read(from, &b);
-		for (size_t i = 0, at = d->staging.used; !err && i < b.n; at += b.run[i].bytes, i++) {
+		for (size_t i = 0, at = d->staging.used; !err && i < b.n;
+		     at += b.run[i].bytes, i++) {
 			struct staged *s = vec_push(&d->staging.list);
 
 			if (!s)
 				return fail(-ENOMEM, "stage pages");
-			*s = (struct staged){stream, b.run[i].start / page_size(), b.run[i].bytes / page_size(), at};
+			*s = (struct staged){stream, b.run[i].start / page_size(),
+					     b.run[i].bytes / page_size(), at};
 		}
 		d->staging.used += b.bytes;
 	}
@@ -418,7 +430,8 @@ static int keep_changed(struct dump *d, struct stream *stream, const struct batc
 	return 0;
 }
 
-int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs)
+int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream,
+		  const struct dirty *runs)
 {
 	struct batch b; /* 8 KiB */
 	struct cursor c = {.runs = runs};
@@ -426,7 +439,9 @@ int stage_changed(struct dump *d, const struct page_source *from, struct stream 
 
 	while (!err && c.i < runs->n) {
 		if (d->staging.size - d->staging.used < BATCH_BYTES)
-			err = staging_prepare(d, (d->staging.used + d->staging.used / 2 + BATCH_BYTES) / page_size());
+			err = staging_prepare(
+				d, (d->staging.used + d->staging.used / 2 + BATCH_BYTES) /
+					   page_size());
 		if (err)
 			return err;
 		b.data = (uint8_t *)d->staging.data + d->staging.used;
@@ -443,8 +458,7 @@ int staging_store(struct dump *d)
 {
 	size_t page = page_size();
 
-	vec_each(s, &d->staging.list)
-	{
+	vec_each (s, &d->staging.list) {
 		for (uint64_t i = 0; i < s->n;) {
 			struct page_src src[256];
 			size_t n = 0;
@@ -452,7 +466,8 @@ int staging_store(struct dump *d)
 
 			for (; n < 256 && i < s->n; i++, n++)
 				src[n] = (struct page_src){.page = s->page + i,
-							   .data = d->staging.data + s->offset + i * page};
+							   .data = d->staging.data + s->offset +
+								   i * page};
 			err = page_writer_put(s->stream->writer, src, n, s->stream->ctl);
 			if (err)
 				return err;

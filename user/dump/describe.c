@@ -44,7 +44,8 @@ int describe_job(struct dump *d)
 	if (!m->job)
 		return fail(-ENOMEM, "manifest");
 	icp__job__init(m->job);
-	m->job->roots = calloc(d->config.n_roots ? d->config.n_roots : 1, sizeof(*m->job->roots));
+	m->job->roots =
+		calloc(d->config.n_roots ? d->config.n_roots : 1, sizeof(*m->job->roots));
 	if (!m->job->roots)
 		return fail(-ENOMEM, "manifest");
 	for (size_t i = 0; i < d->config.n_roots; i++)
@@ -80,8 +81,8 @@ int describe_begin(struct dump *d, struct dump_proc *p)
 		err = state_check(&p->state);
 		if (err && err != -ESRCH) {
 			maps_free(&p->state.maps);
-			return wrap(err, "%s, pid %d (with --no-restart its data can be saved)", p->src.target->comm,
-				    p->src.target->pid);
+			return wrap(err, "%s, pid %d (with --no-restart its data can be saved)",
+				    p->src.target->comm, p->src.target->pid);
 		}
 	}
 	if (!err)
@@ -100,7 +101,8 @@ static void drop_gone(struct dump *d)
 		bool gone = true;
 
 		for (size_t k = 0; k < d->procs.n; k++)
-			if (d->procs.data[k]->state.image == m->processes[i] && !d->procs.data[k]->gone)
+			if (d->procs.data[k]->state.image == m->processes[i] &&
+			    !d->procs.data[k]->gone)
 				gone = false;
 		if (gone)
 			icp__process__free_unpacked(m->processes[i], NULL);
@@ -110,7 +112,8 @@ static void drop_gone(struct dump *d)
 	m->n_processes = kept;
 }
 
-static int add_segment(struct dump *d, const struct dump_segment *s, const struct sysvshm_segment *info)
+static int add_segment(struct dump *d, const struct dump_segment *s,
+		       const struct sysvshm_segment *info)
 {
 	Icp__Manifest *m = d->manifest;
 	Icp__Segment *image;
@@ -172,7 +175,8 @@ int describe_end(struct dump *d)
 	if (!err && d->segments.n)
 		err = sysvshm_read(&list);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = add_segment(d, d->segments.data[i], sysvshm_find(&list, d->segments.data[i]->shmid));
+		err = add_segment(d, d->segments.data[i],
+				  sysvshm_find(&list, d->segments.data[i]->shmid));
 	if (!err && !d->config.no_restart)
 		err = state_restorable(d->manifest);
 	return err ? err : describe_numbers(d);

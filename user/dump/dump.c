@@ -18,7 +18,8 @@
 int dump_open(const struct dump_config *config, struct dump **out)
 {
 	_cleanup_dump_ struct dump *d = calloc(1, sizeof(*d));
-	struct txn_config txn = {.parent = config->parent, .codec = config->codec, .dedup = config->dedup};
+	struct txn_config txn = {
+		.parent = config->parent, .codec = config->codec, .dedup = config->dedup};
 	int err = 0;
 
 	if (!d)
@@ -39,7 +40,7 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return err;
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
-		*out = take_ptr(d);
+	*out = take_ptr(d);
 	return 0;
 }
 
@@ -49,13 +50,15 @@ static int open_proc(struct dump *d, struct dump_proc *p)
 	int err = source_open(&p->source, p->src.target);
 
 	if (!err)
-		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent, p->src.ctl);
+		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent,
+				  p->src.ctl);
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)
 		return err;
 	d->result.incremental |= in_parent && !d->config.full;
-	p->stream.compare_all = d->config.full || !in_parent || p->src.since_version != d->config.parent;
+	p->stream.compare_all =
+		d->config.full || !in_parent || p->src.since_version != d->config.parent;
 	return describe_begin(d, p);
 }
 
@@ -128,7 +131,8 @@ static int lost(struct dump_proc *p, int err)
 	if (err != -ESRCH)
 		return err;
 	if (!target_ended(p->src.target))
-		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", p->src.target->pid);
+		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again",
+			      p->src.target->pid);
 	err_clear();
 	p->gone = true;
 	return 0;
@@ -155,8 +159,7 @@ static int add_shared(struct dump_proc *p)
 	_cleanup_(dirty_free) struct dirty shared = {0};
 	int err = 0;
 
-	vec_each(v, &p->maps)
-	{
+	vec_each (v, &p->maps) {
 		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
 			err = populated_shared(p, v, &shared);
 	}
@@ -236,7 +239,8 @@ static int note_populated(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		if (!p->gone)
-			err = lost(p, populated_of(p, &p->stream.populated, &p->stream.compare));
+			err = lost(p,
+				   populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
 	return err;
 }
@@ -274,7 +278,8 @@ int dump_precopy(struct dump *d)
 	if (!err)
 		err = staging_prepare(d, 4096 + 4 * pages);
 	for (size_t i = 0; !err && i < d->procs.n; i++)
-		d->procs.data[i]->direct_io = !d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);
+		d->procs.data[i]->direct_io =
+			!d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);
 	d->precopied = !err;
 	return err;
 }

@@ -31,22 +31,24 @@ struct dump;
 enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 
 struct dump_config {
-	struct repo *repo;	/* opened for writing; borrowed */
-	struct warden *warden;	/* borrowed */
-	struct events *events;	/* borrowed, or NULL */
-	struct event_batch *batch; /* events drained meanwhile are appended here; with events only */
-	const pid_t *roots;	/* the processes that the user named; borrowed */
+	struct repo *repo;     /* opened for writing; borrowed */
+	struct warden *warden; /* borrowed */
+	struct events *events; /* borrowed, or NULL */
+	struct event_batch
+		*batch;	    /* events drained meanwhile are appended here; with events only */
+	const pid_t *roots; /* the processes that the user named; borrowed */
 	size_t n_roots;
-	uint32_t parent;	/* a visible version, or 0: full */
-	bool dedup;		/* store equal pages once: worth it for several processes */
-	bool full;		/* write every page, whatever the parent has */
-	bool no_restart;	/* don't refuse what can't be restarted */
-	bool paranoid;		/* event-driven and scan: fail on a difference that costs data */
+	uint32_t parent; /* a visible version, or 0: full */
+	bool dedup;	 /* store equal pages once: worth it for several processes */
+	bool full;	 /* write every page, whatever the parent has */
+	bool no_restart; /* don't refuse what can't be restarted */
+	bool paranoid;	 /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
-	const char *label;	/* "" for none */
+	const char *label;		/* "" for none */
 	struct dump_progress *progress; /* kept up to date; borrowed */
-	int cancel_fd;		/* readable: give up while the job runs (-EINTR); -1: never */
-	unsigned deadline_ms;	/* the longest pause; the job is thawed by then whatever happens */
+	int cancel_fd; /* readable: give up while the job runs (-EINTR); -1: never */
+	unsigned
+		deadline_ms; /* the longest pause; the job is thawed by then whatever happens */
 };
 
 /* How far it is; may be read from another thread. */
@@ -59,19 +61,23 @@ struct dump_progress {
 struct dump_source {
 	struct target *target;
 	struct tracker *tracker;
-	struct dirty *since;	/* everything known to be dirty since version @since_version */
-	struct dirty *taken;	/* what is taken is joined into this too, for the owner's statistics; or NULL */
-	struct ctl **ctl;	/* the owner's copy of the control structure, used if it is of config.parent; left empty if the
+	struct dirty *since; /* everything known to be dirty since version @since_version */
+	struct dirty *
+		taken; /* what is taken is joined into this too, for the owner's statistics; or NULL */
+	struct ctl **
+		ctl; /* the owner's copy of the control structure, used if it is of config.parent; left empty if the
 				   version fails, of the new version else. NULL: there is no owner's copy */
-	uint32_t since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
+	uint32_t
+		since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 
 struct dump_result {
 	uint32_t version, parent;
 	bool incremental;
-	const char *tracker, *found_by; /* "events", "scan", "hash"; "full" never: that is !incremental */
+	const char *tracker,
+		*found_by; /* "events", "scan", "hash"; "full" never: that is !incremental */
 	uint64_t processes, threads;
-	uint64_t pages;	     /* stored or found to be zero in this version */
+	uint64_t pages; /* stored or found to be zero in this version */
 	uint64_t zero_pages;
 	uint64_t bytes_written;
 	unsigned precopy_rounds;

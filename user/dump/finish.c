@@ -16,8 +16,7 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 {
 	uint64_t page = page_size();
 
-	vec_each(r, &s->populated)
-	{
+	vec_each (r, &s->populated) {
 		if (r->what == DIRTY_ZAPPED)
 			continue;
 		for (uint64_t at = r->start; at < r->end;) {
@@ -33,14 +32,19 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 			if (found && run.page * page < missing_end)
 				missing_end = run.page * page;
 			for (; at < missing_end; at += page)
-				if (source->file_fd < 0 && pread(source->mem_fd, &byte, 1, (off_t)at) == 1)
-					return refuse(-EUCLEAN, "page %#lx was not copied: please report this", at);
+				if (source->file_fd < 0 &&
+				    pread(source->mem_fd, &byte, 1, (off_t)at) == 1)
+					return refuse(
+						-EUCLEAN,
+						"page %#lx was not copied: please report this",
+						at);
 		}
 	}
 	return 0;
 }
 
-static int finish_stream(struct dump *d, struct stream *s, const struct page_source *source, bool killed)
+static int finish_stream(struct dump *d, struct stream *s, const struct page_source *source,
+			 bool killed)
 {
 	const struct page_stats *stats;
 	int err = stream_remove_others(s, &s->populated, &s->last);
@@ -76,12 +80,14 @@ int dump_write(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		err = p->gone ? finish_gone(d, &p->stream)
-			      : finish_stream(d, &p->stream, &p->source, !target_alive(p->src.target));
+			      : finish_stream(d, &p->stream, &p->source,
+					      !target_alive(p->src.target));
 		if (err)
 			return wrap(err, "dump pid %d", p->src.target->pid);
 	}
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = finish_stream(d, &d->segments.data[i]->stream, &d->segments.data[i]->source, true);
+		err = finish_stream(d, &d->segments.data[i]->stream,
+				    &d->segments.data[i]->source, true);
 	/* after all page files: an entry may refer to another process's */
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
@@ -127,8 +133,7 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	durable = err != -EUCLEAN;
 	if (err && durable)
 		return err;
-	vec_each(p, &d->procs)
-	{
+	vec_each (p, &d->procs) {
 		dirty_clear((*p)->src.since); /* it is in the version now */
 		if ((*p)->src.ctl && !(*p)->gone) {
 			ctl_free(*(*p)->src.ctl);
@@ -137,7 +142,10 @@ int dump_commit(struct dump *d, struct dump_result *out)
 	}
 	d->result.total_ns = now_ns() - d->start_ns;
 	*out = d->result;
-	return durable ? 0 : fail(-EIO, "version %u is written, but may not survive a power failure", d->result.version);
+	return durable ? 0
+		       : fail(-EIO,
+			      "version %u is written, but may not survive a power failure",
+			      d->result.version);
 }
 
 int dump_end_job(struct dump *d, enum dump_release_how how)
@@ -147,6 +155,7 @@ int dump_end_job(struct dump *d, enum dump_release_how how)
 	if (!d->frozen || how == DUMP_THAW)
 		return 0;
 	d->frozen = false;
-	err = how == DUMP_KILL ? warden_kill(d->config.warden) : warden_leave_stopped(d->config.warden);
+	err = how == DUMP_KILL ? warden_kill(d->config.warden)
+			       : warden_leave_stopped(d->config.warden);
 	return err ? wrap(err, how == DUMP_KILL ? "end the job" : "leave the job stopped") : 0;
 }

@@ -20,10 +20,12 @@ struct stream {
 	struct ctl *ctl;
 	struct page_writer *writer;
 	bool compare_all; /* everything populated is copied, what is unchanged is found by hash */
-	struct dirty todo;	/* to be copied next; offsets for a segment, addresses for a process */
+	struct dirty
+		todo; /* to be copied next; offsets for a segment, addresses for a process */
 	struct dirty populated; /* pages with content of their own; the others have no entry */
 	struct dirty last;	/* the last dirty set, taken while frozen */
-	struct dirty compare;	/* what may have changed without any tracker noticing: compared while frozen */
+	struct dirty
+		compare; /* what may have changed without any tracker noticing: compared while frozen */
 };
 
 /* A copy of pages, made while frozen, that is stored after the thaw. */
@@ -45,7 +47,7 @@ struct dump_proc {
 	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
 	size_t change_mark;
 	bool direct_io; /* has a file open with O_DIRECT */
-	bool exact; /* events named every page written since */
+	bool exact;	/* events named every page written since */
 	struct state_process state;
 };
 
@@ -84,9 +86,11 @@ int proc_taken(struct dump_proc *p, const struct dirty *set) _must_use_;
 int source_open(struct page_source *s, const struct target *t) _must_use_;
 void source_close(struct page_source *s);
 /* Copy the runs of @runs (bytes) into @stream, with a second thread where it is worth it. Pages that are gone are skipped. */
-int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
+int copy_runs(struct dump *d, const struct page_source *from, struct stream *stream,
+	      const struct dirty *runs) _must_use_;
 /* Frozen: copy them into the staging memory. */
-int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream, const struct dirty *runs) _must_use_;
+int stage_runs(struct dump *d, const struct page_source *from, struct stream *stream,
+	       const struct dirty *runs) _must_use_;
 /* The same, but leave out what the control structure has already: memory is needed for the changes only. */
 int stage_changed(struct dump *d, const struct page_source *from, struct stream *stream,
 		  const struct dirty *runs) _must_use_;
@@ -100,9 +104,11 @@ int staging_prepare(struct dump *d, uint64_t pages) _must_use_;
  * Pages of the private mappings of @p that have content of their own. Into @unsure, unless it is NULL: those that may have lost it
  * without the tracker noticing.
  */
-int populated_private(const struct dump_proc *p, struct dirty *out, struct dirty *unsure) _must_use_;
+int populated_private(const struct dump_proc *p, struct dirty *out,
+		      struct dirty *unsure) _must_use_;
 /* Data of one shared mapping that is saved with the process, as addresses. */
-int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out) _must_use_;
+int populated_shared(const struct dump_proc *p, const struct vma *v,
+		     struct dirty *out) _must_use_;
 /* Both, of all mappings. */
 int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure) _must_use_;
 /* Frozen: bring stream.populated and stream.compare up to date; the private mappings too if @all. */
@@ -112,10 +118,12 @@ int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use
 /* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
 bool vma_saved(const struct dump_proc *p, const struct vma *v);
 /* Entries of the control structure outside @keep and @also go. */
-int stream_remove_others(struct stream *s, const struct dirty *keep, const struct dirty *also) _must_use_;
+int stream_remove_others(struct stream *s, const struct dirty *keep,
+			 const struct dirty *also) _must_use_;
 
 /* route.c: dirty sets to streams, and the segments of the job */
-int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last) _must_use_;
+int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set,
+		bool last) _must_use_;
 int segments_find(struct dump *d) _must_use_;
 int segments_known(struct dump *d) _must_use_;
 /* Frozen: what is populated, and what must be compared. */
@@ -132,7 +140,8 @@ const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 bool proc_uses_direct_io(const struct dump_proc *p);
 
 /* stream.c */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned) _must_use_;
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent,
+		struct ctl **owned) _must_use_;
 void stream_close(struct dump *d, struct stream *s);
 
 #endif

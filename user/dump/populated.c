@@ -32,7 +32,8 @@ static bool shared_saved(const struct dump_proc *p, const struct vma *v)
 	struct statfs fs;
 	char path[96];
 
-	if (v->deleted || begins(v->name, "/dev/zero") || begins(v->name, "/memfd:") || begins(v->name, "/dev/shm/"))
+	if (v->deleted || begins(v->name, "/dev/zero") || begins(v->name, "/memfd:") ||
+	    begins(v->name, "/dev/shm/"))
 		return true;
 	map_file_path(p, v, path);
 	return !statfs(path, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
@@ -69,7 +70,8 @@ static bool may_be_marker(uint64_t bits)
 	return bits >> 62 != 1 || (!type && !offset) || (type > 15 && offset == 1);
 }
 
-static int add_unsure(const struct dump_proc *p, const struct page_region *r, struct dirty *unsure)
+static int add_unsure(const struct dump_proc *p, const struct page_region *r,
+		      struct dirty *unsure)
 {
 	uint64_t bits[64], page = page_size();
 	int err = 0;
@@ -78,19 +80,21 @@ static int add_unsure(const struct dump_proc *p, const struct page_region *r, st
 		return 0;
 	for (uint64_t at = r->start, n; !err && at < r->end; at += n * page) {
 		n = (r->end - at) / page < 64 ? (r->end - at) / page : 64;
-		err = io_pread_full(p->src.target->pagemap_fd, bits, n * sizeof(bits[0]), (off_t)(at / page * sizeof(bits[0])));
+		err = io_pread_full(p->src.target->pagemap_fd, bits, n * sizeof(bits[0]),
+				    (off_t)(at / page * sizeof(bits[0])));
 		if (err)
 			return fail(err, "read the pagemap of pid %d", p->src.target->pid);
 		for (size_t i = 0; !err && i < n; i++)
 			if (may_be_marker(bits[i]))
-				err = dirty_append(unsure, at + i * page, at + (i + 1) * page, DIRTY_UNKNOWN);
+				err = dirty_append(unsure, at + i * page, at + (i + 1) * page,
+						   DIRTY_UNKNOWN);
 	}
 	return err;
 }
 
 /* @file: a file's own pages don't count; asking for that costs a look at each page's struct page, ten times the time. */
-static int scan_private(const struct dump_proc *p, bool file, uint64_t start, uint64_t end, struct page_region *regions,
-			struct dirty *out, struct dirty *unsure)
+static int scan_private(const struct dump_proc *p, bool file, uint64_t start, uint64_t end,
+			struct page_region *regions, struct dirty *out, struct dirty *unsure)
 {
 	uint64_t without = PG_PFNZERO | (file ? PG_FILE : 0);
 	struct page_scan scan = {
@@ -102,13 +106,15 @@ static int scan_private(const struct dump_proc *p, bool file, uint64_t start, ui
 
 	while (start < end) {
 		uint64_t next = start;
-		long got = pagemap_scan(p->src.target->pagemap_fd, &scan, start, end, regions, REGIONS, &next);
+		long got = pagemap_scan(p->src.target->pagemap_fd, &scan, start, end, regions,
+					REGIONS, &next);
 		int err = 0;
 
 		if (got < 0)
 			return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", start, end);
 		for (long i = 0; !err && i < got; i++)
-			err = dirty_append(out, regions[i].start, regions[i].end, DIRTY_WRITTEN);
+			err = dirty_append(out, regions[i].start, regions[i].end,
+					   DIRTY_WRITTEN);
 		for (long i = 0; !err && i < got; i++)
 			err = add_unsure(p, &regions[i], unsure);
 		if (err)
@@ -132,9 +138,11 @@ int populated_private(const struct dump_proc *p, struct dirty *out, struct dirty
 		last = i;
 		if (!is_private(&v[i]))
 			continue;
-		while (last + 1 < p->maps.n && v[last + 1].kind == v[i].kind && v[last + 1].start == v[last].end)
+		while (last + 1 < p->maps.n && v[last + 1].kind == v[i].kind &&
+		       v[last + 1].start == v[last].end)
 			last++;
-		err = scan_private(p, v[i].kind == VMA_FILE_PRIVATE, v[i].start, v[last].end, regions, out, unsure);
+		err = scan_private(p, v[i].kind == VMA_FILE_PRIVATE, v[i].start, v[last].end,
+				   regions, out, unsure);
 	}
 	return err;
 }
@@ -153,8 +161,11 @@ static int file_data(int fd, uint64_t offset, uint64_t end, uint64_t shift, stru
 			return fail(-errno, "find the data of a shared mapping");
 		if ((uint64_t)data >= end)
 			return 0;
-		hole = (off_t)((uint64_t)hole > end ? end : ((uint64_t)hole + page_size() - 1) & ~(page_size() - 1));
-		err = dirty_append(out, page_down((uint64_t)data) + shift, (uint64_t)hole + shift, DIRTY_WRITTEN);
+		hole = (off_t)((uint64_t)hole > end ? end
+						    : ((uint64_t)hole + page_size() - 1) &
+							      ~(page_size() - 1));
+		err = dirty_append(out, page_down((uint64_t)data) + shift,
+				   (uint64_t)hole + shift, DIRTY_WRITTEN);
 		if (err)
 			return err;
 		offset = (uint64_t)hole;
@@ -171,7 +182,8 @@ int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirt
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) /* without the right to open it every page of it is read */
 		return dirty_append(out, v->start, v->end, DIRTY_WRITTEN);
-	return file_data(fd, v->offset, v->offset + (v->end - v->start), v->start - v->offset, out);
+	return file_data(fd, v->offset, v->offset + (v->end - v->start), v->start - v->offset,
+			 out);
 }
 
 int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure)
@@ -179,8 +191,7 @@ int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *uns
 	_cleanup_(dirty_free) struct dirty shared = {0};
 	int err = populated_private(p, out, unsure);
 
-	vec_each(v, &p->maps)
-	{
+	vec_each (v, &p->maps) {
 		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
 			err = populated_shared(p, v, &shared);
 	}
@@ -197,8 +208,7 @@ int populated_again(struct dump_proc *p, bool all)
 	struct stream *s = &p->stream;
 	int err = all ? populated_private(p, &s->populated, &s->compare) : 0;
 
-	vec_each(v, &p->maps)
-	{
+	vec_each (v, &p->maps) {
 		struct dirty_run none = {v->start, v->end, DIRTY_ZAPPED};
 		struct dirty whole = {.data = &none, .n = 1, .cap = 1};
 
@@ -250,12 +260,14 @@ int stream_remove_others(struct stream *s, const struct dirty *keep, const struc
 	uint64_t page = page_size();
 	int err = 0;
 
-	for (uint64_t next = 0; !err && ctl_next_run(s->ctl, next, UINT64_MAX, &run); next = run.page + run.n) {
+	for (uint64_t next = 0; !err && ctl_next_run(s->ctl, next, UINT64_MAX, &run);
+	     next = run.page + run.n) {
 		uint64_t at = run.page * page, end = (run.page + run.n) * page;
 
 		while (!err && at < end) {
 			bool kept, kept_too;
-			uint64_t to = stretch(keep, at, end, &kept), to_too = stretch(also, at, end, &kept_too);
+			uint64_t to = stretch(keep, at, end, &kept),
+				 to_too = stretch(also, at, end, &kept_too);
 
 			to = to < to_too ? to : to_too;
 			if (!kept && !kept_too)
@@ -263,8 +275,7 @@ int stream_remove_others(struct stream *s, const struct dirty *keep, const struc
 			at = to;
 		}
 	}
-	vec_each(r, &gone)
-	{
+	vec_each (r, &gone) {
 		if (!err)
 			err = ctl_remove(s->ctl, r->start / page, (r->end - r->start) / page);
 	}

@@ -12,7 +12,7 @@
 
 static struct dump_segment *segment_find(struct dump *d, int shmid)
 {
-	vec_each(s, &d->segments)
+	vec_each (s, &d->segments)
 		if ((*s)->shmid == shmid)
 			return *s;
 	return NULL;
@@ -30,19 +30,23 @@ static int put(struct stream *s, bool last, uint64_t start, uint64_t end, enum d
 	return dirty_join(set, &one);
 }
 
-static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v, const struct dirty_run *r, bool last)
+static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v,
+		     const struct dirty_run *r, bool last)
 {
-	uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+	uint64_t start = r->start > v->start ? r->start : v->start,
+		 end = r->end < v->end ? r->end : v->end;
 	enum dirty_what what = r->what;
 	struct dump_segment *seg;
 
-	if (v->shared && what == DIRTY_ZAPPED) /* from this process's page table only: the memory is still there */
+	if (v->shared &&
+	    what == DIRTY_ZAPPED) /* from this process's page table only: the memory is still there */
 		what = DIRTY_UNKNOWN;
 	if (v->kind == VMA_SHM) {
 		seg = segment_find(d, (int)v->inode);
 		if (!seg) /* attached a moment ago: segments_find() comes before the next round */
 			return 0;
-		return put(&seg->stream, last, start - v->start + v->offset, end - v->start + v->offset, what);
+		return put(&seg->stream, last, start - v->start + v->offset,
+			   end - v->start + v->offset, what);
 	}
 	return vma_saved(p, v) ? put(&p->stream, last, start, end, what) : 0;
 }
@@ -52,8 +56,7 @@ int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bo
 	size_t i = 0;
 	int err = 0;
 
-	vec_each(r, set)
-	{
+	vec_each (r, set) {
 		while (i < p->maps.n && p->maps.data[i].end <= r->start)
 			i++;
 		for (size_t k = i; !err && k < p->maps.n && p->maps.data[k].start < r->end; k++)
@@ -63,20 +66,23 @@ int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bo
 }
 
 /* -ENOENT (bare): detached since the maps were read, or the process has ended. */
-static int segment_source(struct dump_segment *s, const struct dump_proc *p, const struct vma *v)
+static int segment_source(struct dump_segment *s, const struct dump_proc *p,
+			  const struct vma *v)
 {
 	char path[96];
 
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start, v->end);
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->src.target->pid, v->start,
+		 v->end);
 	s->source = (struct page_source){.pid = p->src.target->pid, .mem_fd = -1};
 	s->source.file_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (s->source.file_fd < 0 && (errno == ENOENT || errno == ESRCH))
 		return -ENOENT;
 	return s->source.file_fd < 0 ? refuse(-errno,
-					      "pid %d: the segment %d can't be read without CAP_CHECKPOINT_RESTORE or "
+					      "pid %d: the segment %d can't be read without "
+					      "CAP_CHECKPOINT_RESTORE or "
 					      "CAP_SYS_ADMIN: run as root",
-					      p->src.target->pid, s->shmid) :
-				       0;
+					      p->src.target->pid, s->shmid)
+				     : 0;
 }
 
 static int segment_add(struct dump *d, const struct dump_proc *p, const struct vma *v,
@@ -119,8 +125,7 @@ int segments_find(struct dump *d)
 	for (size_t i = 0; i < d->procs.n; i++) {
 		const struct dump_proc *p = d->procs.data[i];
 
-		vec_each(v, &p->maps)
-		{
+		vec_each (v, &p->maps) {
 			if (err || v->kind != VMA_SHM || segment_find(d, (int)v->inode))
 				continue;
 			if (!read)
@@ -138,7 +143,7 @@ static uint64_t attachments(const struct dump *d, int shmid)
 	uint64_t n = 0;
 
 	for (size_t i = 0; i < d->procs.n; i++)
-		vec_each(v, &d->procs.data[i]->maps)
+		vec_each (v, &d->procs.data[i]->maps)
 			n += v->kind == VMA_SHM && (int)v->inode == shmid;
 	return n;
 }
@@ -150,7 +155,10 @@ static uint64_t attachments(const struct dump *d, int shmid)
 int segments_known(struct dump *d)
 {
 	_cleanup_sysvshm_ struct sysvshm list = {0};
-	int64_t since = d->parent ? (int64_t)((d->parent->time_ns - d->parent->job->total_ns) / 1000000000u) - 2 : 0;
+	int64_t since = d->parent ? (int64_t)((d->parent->time_ns - d->parent->job->total_ns) /
+					      1000000000u) -
+					    2
+				  : 0;
 	bool sources = d->parent && !d->config.full;
 	int err;
 
@@ -165,8 +173,10 @@ int segments_known(struct dump *d)
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
 
-		s->stream.compare_all = !sources || !info || info->atime >= since || info->dtime >= since ||
-					info->nattch != attachments(d, s->shmid) || !parent_segment(d, s->shmid);
+		s->stream.compare_all = !sources || !info || info->atime >= since ||
+					info->dtime >= since ||
+					info->nattch != attachments(d, s->shmid) ||
+					!parent_segment(d, s->shmid);
 	}
 	return 0;
 }
@@ -184,7 +194,8 @@ int segments_settle(struct dump *d, bool all_exact)
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
 		bool unseen = s->stream.todo.n || !info || info->atime >= d->start_time - 1 ||
-			      info->dtime >= d->start_time - 1 || info->nattch != attachments(d, s->shmid);
+			      info->dtime >= d->start_time - 1 ||
+			      info->nattch != attachments(d, s->shmid);
 
 		if (unseen || !all_exact || !s->stream.populated.n)
 			err = populated_segment(s, &s->stream.populated);

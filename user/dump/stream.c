@@ -3,12 +3,14 @@
 #include "dump/internal.h"
 
 /* The control structure of the parent version, or an empty one, and a page file for what is new. */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent, struct ctl **owned)
+int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent,
+		struct ctl **owned)
 {
 	int err = 0;
 
 	s->id = id;
-	if (in_parent && !d->config.full && owned && *owned && ctl_version(*owned) == d->config.parent)
+	if (in_parent && !d->config.full && owned && *owned &&
+	    ctl_version(*owned) == d->config.parent)
 		s->ctl = take_ptr(*owned);
 	else if (in_parent && !d->config.full)
 		err = repo_ctl(d->config.repo, d->config.parent, id, &s->ctl);

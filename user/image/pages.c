@@ -191,7 +191,8 @@ struct icp_hash page_digest(const void *data, size_t len)
 /* What to do about one page. */
 enum fate { KEEP, ENTER, STORE };
 
-static enum fate enter(struct page_writer *w, const struct page_src *src, const struct ctl *ctl, struct ctl_entry *e)
+static enum fate enter(struct page_writer *w, const struct page_src *src, const struct ctl *ctl,
+		       struct ctl_entry *e)
 {
 	const struct ctl_entry *old = ctl ? ctl_find(ctl, src->page, CTL_DIRECT) : NULL;
 	uint32_t page_size = w->config.page_size;
@@ -305,7 +306,8 @@ static int finish(struct page_writer *w)
 	};
 	memcpy(t.magic, ICP_MAGIC_PAGES_END, sizeof(t.magic));
 	t.check = XXH3_64bits(&t, offsetof(struct icp_page_trailer, check));
-	memcpy(tail + len - sizeof(t), &t, sizeof(t)); /* compressed chunks end anywhere: not aligned */
+	memcpy(tail + len - sizeof(t), &t,
+	       sizeof(t)); /* compressed chunks end anywhere: not aligned */
 	return emit_hashed(w, tail, len);
 }
 

@@ -37,9 +37,11 @@ bool dedup_find(struct dedup *d, const struct icp_hash *hash, uint32_t *stream, 
 struct page_writer;
 
 struct page_src {
-	uint64_t page;	  /* page number: address / page size */
-	const void *data; /* page_size bytes; need not stay after the call. Page-aligned and in one piece is fastest */
-	const struct icp_hash *hash; /* page_digest() of it, if the caller has it; NULL: computed here */
+	uint64_t page; /* page number: address / page size */
+	const void *
+		data; /* page_size bytes; need not stay after the call. Page-aligned and in one piece is fastest */
+	const struct icp_hash
+		*hash; /* page_digest() of it, if the caller has it; NULL: computed here */
 };
 
 /* What page_writer_put() would compute: the hash, or all zero for a zero page. For a caller with a thread to spare. */
@@ -58,7 +60,8 @@ struct page_stats {
 	uint64_t same;	 /* of those: what @ctl has already, which stays */
 	uint64_t shared; /* of those: content already stored in this version */
 	uint64_t stored;
-	uint64_t stale; /* put again with other content in this version: the first copy is waste */
+	uint64_t
+		stale; /* put again with other content in this version: the first copy is waste */
 	uint64_t bytes; /* of the file so far */
 };
 

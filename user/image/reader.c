@@ -71,7 +71,8 @@ static int open_file(struct repo *r, uint32_t version, uint32_t stream, struct p
 static int handle(struct reader *rd, const struct ctl_entry *e, struct page_file **out)
 {
 	uint32_t name = e->version + e->stream * 2654435761u;
-	struct page_file **at = &rd->files[name % (rd->compressed ? HANDLES_COMPRESSED : HANDLES)];
+	struct page_file **at =
+		&rd->files[name % (rd->compressed ? HANDLES_COMPRESSED : HANDLES)];
 	struct page_file *fresh;
 	int err;
 

@@ -77,7 +77,8 @@ static void choose_direct(struct dir_put *p, const struct iovec *iov, int n)
 	size_t bytes = 0;
 
 	for (int i = 0; i < n; i++) {
-		want &= (uintptr_t)iov[i].iov_base % DIRECT_ALIGN == 0 && iov[i].iov_len % DIRECT_ALIGN == 0;
+		want &= (uintptr_t)iov[i].iov_base % DIRECT_ALIGN == 0 &&
+			iov[i].iov_len % DIRECT_ALIGN == 0;
 		bytes += iov[i].iov_len;
 	}
 	want &= bytes >= DIRECT_BYTES;
@@ -105,7 +106,8 @@ static int dir_put_write(struct store_put *put, const struct iovec *iov, int n)
 
 			if (done < 0 && errno == EINTR)
 				continue;
-			if (done < 0 && errno == EINVAL && p->direct && !fcntl(p->fd, F_SETFL, 0)) {
+			if (done < 0 && errno == EINVAL && p->direct &&
+			    !fcntl(p->fd, F_SETFL, 0)) {
 				p->no_direct = true; /* wants more alignment than ours */
 				p->direct = false;
 				continue;

@@ -495,8 +495,10 @@ static int blame(struct freeze *f)
 {
 	vec_each (t, &f->threads)
 		if (t->state == TRACEE_COMING)
-			return refuse(-EBUSY, "thread %d of process %d does not stop: %s", t->tid, t->pid,
-				      is_runnable(t) ? "it gets no processor" : "it is in uninterruptible sleep");
+			return refuse(-EBUSY, "thread %d of process %d does not stop: %s",
+				      t->tid, t->pid,
+				      is_runnable(t) ? "it gets no processor"
+						     : "it is in uninterruptible sleep");
 	return refuse(-EBUSY, "new threads come faster than they can be stopped");
 }
 
@@ -528,7 +530,8 @@ int freeze_most(struct freeze *f, pid_t pid)
 	if (err == -EAGAIN && f->coming == f->threads.n)
 		settle(f, begin + PATIENCE_MS * MS);
 	/* Nobody is held yet, so on a machine that is merely busy there is time. */
-	while (err == -EAGAIN && f->coming == f->threads.n && now_ns() < begin + BUSY_MS * MS && any_runnable(f))
+	while (err == -EAGAIN && f->coming == f->threads.n && now_ns() < begin + BUSY_MS * MS &&
+	       any_runnable(f))
 		settle(f, now_ns() + 10 * MS);
 	if (!err || err == -EAGAIN) {
 		vec_each (t, &f->threads)

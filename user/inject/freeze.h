@@ -37,7 +37,6 @@ struct freeze {
 	pid_t owner;	/* icp-bpf itself, never to be stopped */
 };
 
-
 /*
  * Freeze every thread of @pids, and of their descendants if @follow, before the time @until.
  * All or nothing. -EBUSY when a thread does not stop.

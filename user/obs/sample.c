@@ -7,8 +7,8 @@ const unsigned window_seconds[WINDOWS] = {1, 10, 60};
 
 void sample_clear(struct sample *s)
 {
-	vec_each(p, &s->processes) {
-		vec_each(segment, &p->segments)
+	vec_each (p, &s->processes) {
+		vec_each (segment, &p->segments)
 			vec_free(&segment->pids);
 		vec_free(&p->vmas);
 		vec_free(&p->segments);

@@ -23,7 +23,7 @@ struct vma_stat {
 
 struct segment_stat {
 	int32_t key, id;
-	uint64_t size; /* bytes */
+	uint64_t size;		  /* bytes */
 	uint64_t dirty_pages;	  /* written by this process */
 	uint64_t dirty_pages_all; /* written by any traced process */
 	uint64_t attach_count;	  /* of the whole system */
@@ -41,15 +41,15 @@ struct writer_stat {
 struct process_sample {
 	pid_t pid;
 	char comm[16];
-	bool ended;	      /* this is its last sample */
-	double interval_s;    /* what it really was */
-	uint64_t dirty_pages; /* unique pages written in the interval */
+	bool ended;		/* this is its last sample */
+	double interval_s;	/* what it really was */
+	uint64_t dirty_pages;	/* unique pages written in the interval */
 	uint64_t unknown_pages; /* of those: may or may not have been written */
 	double dirty_bytes_per_s;
 	uint64_t wws_pages[WINDOWS];
 	uint64_t faults, kernel_faults;
 	uint64_t lost_events;
-	bool events_complete; /* events explain every change of the interval */
+	bool events_complete;		   /* events explain every change of the interval */
 	VEC(struct vma_stat) vmas;	   /* most written first */
 	VEC(struct segment_stat) segments; /* every attached one */
 	VEC(struct writer_stat) writers;   /* most faults first */
@@ -57,7 +57,7 @@ struct process_sample {
 };
 
 struct sample {
-	double time; /* seconds since 1970 */
+	double time;	/* seconds since 1970 */
 	double elapsed; /* since the start */
 	unsigned index; /* from 1 */
 	VEC(struct process_sample) processes;
@@ -67,22 +67,24 @@ struct trace_info {
 	const char *tracker;
 	uint64_t page_size;
 	double interval_s;
-	bool events; /* eBPF events are there: faults, writers, segment events */
+	bool events;	     /* eBPF events are there: faults, writers, segment events */
 	char no_events[256]; /* else why not */
 	double start_time;
 };
 
 /* One thing that happened, with names. */
 struct trace_event {
-	double time; /* seconds since 1970 */
+	double time;	/* seconds since 1970 */
 	uint64_t order; /* ns, monotonic: to sort by */
 	pid_t pid, tid;
 	enum trace_event_kind { TRACE_WRITE, TRACE_SEGMENT, TRACE_PROCESS } kind;
-	const char *op; /* segment: "get", "attach", "detach", "remove"; process: "fork", "exec", "exit" */
-	const char *implied; /* a detach that nobody asked for: "exec" or "exit"; an attach by "fork" */
+	const char *
+		op; /* segment: "get", "attach", "detach", "remove"; process: "fork", "exec", "exit" */
+	const char *
+		implied; /* a detach that nobody asked for: "exec" or "exit"; an attach by "fork" */
 	uint64_t addr;
-	uint64_t ip;	/* write */
-	bool kernel;	/* write: by the kernel for this thread */
+	uint64_t ip;	 /* write */
+	bool kernel;	 /* write: by the kernel for this thread */
 	int32_t key, id; /* segment; id also: child pid of a fork */
 	uint64_t size, attach_count;
 	char vma[128], function[128]; /* write */

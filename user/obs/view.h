@@ -19,10 +19,13 @@ struct view {
 
 /* All return 0; -EPIPE (bare) when whoever read the output is gone; a failure when it can't be written. */
 struct view_ops {
-	int (*start)(const struct view *v, const struct trace_info *info, const pid_t *pids, size_t n);
-	int (*sample)(const struct view *v, const struct trace_info *info, const struct sample *s);
+	int (*start)(const struct view *v, const struct trace_info *info, const pid_t *pids,
+		     size_t n);
+	int (*sample)(const struct view *v, const struct trace_info *info,
+		      const struct sample *s);
 	int (*event)(const struct view *v, const struct trace_event *e);
-	int (*summary)(const struct view *v, const struct trace_info *info, const struct summary *s);
+	int (*summary)(const struct view *v, const struct trace_info *info,
+		       const struct summary *s);
 };
 
 extern const struct view_ops view_text, view_json;

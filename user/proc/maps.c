@@ -16,7 +16,8 @@ static bool begins(const char *name, const char *with)
 static bool is_special(const char *name)
 {
 	if (name[0] == '[')
-		return begins(name, "[vdso]") || begins(name, "[vvar") || begins(name, "[vsyscall]");
+		return begins(name, "[vdso]") || begins(name, "[vvar") ||
+		       begins(name, "[vsyscall]");
 	if (begins(name, "/dev/"))
 		return !begins(name, "/dev/zero") && !begins(name, "/dev/shm/") &&
 		       !begins(name, "/dev/hugepages/");
@@ -45,8 +46,8 @@ static int parse_line(char *line, struct vma *v)
 	int used = 0;
 	size_t len;
 
-	if (sscanf(line, "%lx-%lx %4s %lx %x:%x %lu %n", &start, &end, perms, &offset, &v->dev_major,
-		   &v->dev_minor, &inode, &used) < 7)
+	if (sscanf(line, "%lx-%lx %4s %lx %x:%x %lu %n", &start, &end, perms, &offset,
+		   &v->dev_major, &v->dev_minor, &inode, &used) < 7)
 		return -EPROTO;
 	v->start = start;
 	v->end = end;
@@ -57,7 +58,8 @@ static int parse_line(char *line, struct vma *v)
 	v->shared = perms[3] == 's';
 	v->name = line + used;
 	len = strlen(v->name);
-	if (v->inode && len >= sizeof(suffix) - 1 && !strcmp(v->name + len - (sizeof(suffix) - 1), suffix)) {
+	if (v->inode && len >= sizeof(suffix) - 1 &&
+	    !strcmp(v->name + len - (sizeof(suffix) - 1), suffix)) {
 		v->deleted = true;
 		line[used + (int)len - (int)(sizeof(suffix) - 1)] = 0;
 	}

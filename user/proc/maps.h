@@ -24,8 +24,8 @@ struct vma {
 	uint32_t dev_major, dev_minor;
 	uint32_t prot; /* PROT_READ | PROT_WRITE | PROT_EXEC */
 	enum vma_kind kind;
-	bool shared;  /* MAP_SHARED */
-	bool deleted; /* the name ended in " (deleted)", which is cut off */
+	bool shared;	  /* MAP_SHARED */
+	bool deleted;	  /* the name ended in " (deleted)", which is cut off */
 	const char *name; /* path, "[heap]", "[anon:..]"; "" for none; owned by the maps */
 };
 

@@ -28,9 +28,10 @@ struct page_region {
 };
 
 struct page_scan {
-	uint64_t flags;		    /* PG_SCAN_* */
-	uint64_t inverted;	    /* categories whose sense is turned before matching */
-	uint64_t all_of, any_of;    /* a page matches when it has all of these and one of those (0: no condition) */
+	uint64_t flags;	   /* PG_SCAN_* */
+	uint64_t inverted; /* categories whose sense is turned before matching */
+	uint64_t all_of,
+		any_of; /* a page matches when it has all of these and one of those (0: no condition) */
 	uint64_t return_mask;
 };
 

@@ -107,7 +107,8 @@ static int read_identity(struct target *t)
 	snprintf(t->comm, sizeof(t->comm), "%.15s", comm);
 	t->uid = (uid_t)status_number(status, "Uid");
 	if (flags & PF_KTHREAD)
-		return refuse(-EINVAL, "%s is a kernel thread: it has no memory of its own", t->comm);
+		return refuse(-EINVAL, "%s is a kernel thread: it has no memory of its own",
+			      t->comm);
 	if (state == 'Z' || state == 'X')
 		return refuse(-ESRCH, "%s is a zombie: it has already ended", t->comm);
 	if (status_number(status, "Tgid") != (uint64_t)t->pid)
@@ -125,7 +126,9 @@ static int check_class(const struct target *t)
 	if (fd < 0 || io_read_full(fd, ident, sizeof(ident)) || memcmp(ident, ELFMAG, SELFMAG))
 		return 0;
 	if (ident[EI_CLASS] == ELFCLASS32)
-		return refuse(-EOPNOTSUPP, "%s is a 32-bit process: only 64-bit ones are supported", t->comm);
+		return refuse(-EOPNOTSUPP,
+			      "%s is a 32-bit process: only 64-bit ones are supported",
+			      t->comm);
 	return 0;
 }
 
@@ -136,7 +139,8 @@ int target_reopen_pagemap(struct target *t)
 
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
 		return refuse(-EPERM,
-			      "not permitted to look at %s (uid %u): run as root, or with CAP_SYS_PTRACE",
+			      "not permitted to look at %s (uid %u): run as root, or with "
+			      "CAP_SYS_PTRACE",
 			      t->comm, t->uid);
 	if (fd < 0 && (errno == ENOENT || errno == ESRCH))
 		return -ESRCH;

@@ -25,12 +25,12 @@ struct target {
 
 /* Fields of /proc/PID/status and /proc/PID/stat that decide what may be done. */
 struct target_status {
-	char state;	   /* R S D T t Z X ... */
+	char state; /* R S D T t Z X ... */
 	bool kthread;
 	pid_t ppid;
-	pid_t tracer;	   /* 0 for none */
-	int seccomp;	   /* 0 none, 1 strict, 2 filter */
-	uint64_t vm_pin_kb;/* memory pinned for DMA */
+	pid_t tracer;	    /* 0 for none */
+	int seccomp;	    /* 0 none, 1 strict, 2 filter */
+	uint64_t vm_pin_kb; /* memory pinned for DMA */
 	uint64_t rss_kb;
 	unsigned threads;
 };

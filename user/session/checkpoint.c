@@ -49,7 +49,8 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 	if (!p || p->ended || p->in_dump)
 		return 0;
 	if (!p->tracker)
-		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", pid);
+		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again",
+			      pid);
 	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo))) {
 		p->since_version = 0;
 		ctl_free(take_ptr(p->ctl));
@@ -66,7 +67,8 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 	return dump_add(d, &source);
 }
 
-static int add_all(struct session *s, struct dump *d, const struct repo *repo, const pid_list *pids)
+static int add_all(struct session *s, struct dump *d, const struct repo *repo,
+		   const pid_list *pids)
 {
 	int err = 0;
 
@@ -83,8 +85,7 @@ static pid_t find_zombie(const struct checkpoint_request *r)
 	for (size_t i = 0; i < r->n_roots; i++) {
 		if (tasks_descendants(r->roots[i], &tree))
 			err_clear();
-		vec_each(pid, &tree)
-		{
+		vec_each (pid, &tree) {
 			if (tasks_state(*pid) == 'Z')
 				return *pid;
 		}
@@ -93,14 +94,14 @@ static pid_t find_zombie(const struct checkpoint_request *r)
 }
 
 /* Attach to those that the freeze found; what stands in the way, if it lasts, goes to @why. */
-static int add_strangers(struct session *s, struct dump *d, const struct repo *repo, const pid_list *strangers, char *why,
-			 size_t len)
+static int add_strangers(struct session *s, struct dump *d, const struct repo *repo,
+			 const pid_list *strangers, char *why, size_t len)
 {
-	vec_each(pid, strangers)
-	{
+	vec_each (pid, strangers) {
 		int err = session_add(s, *pid);
 
-		if (err && err != -ESRCH) /* a child of vfork() can be attached as soon as it executes */
+		if (err &&
+		    err != -ESRCH) /* a child of vfork() can be attached as soon as it executes */
 			snprintf(why, len, "%s", err_text(err));
 		if (err)
 			err_clear();
@@ -109,7 +110,8 @@ static int add_strangers(struct session *s, struct dump *d, const struct repo *r
 }
 
 /* Pre-copy and freeze, until nothing is in the freeze that must not be there. */
-static int freeze_known(struct session *s, struct dump *d, const struct repo *repo, const struct checkpoint_request *r)
+static int freeze_known(struct session *s, struct dump *d, const struct repo *repo,
+			const struct checkpoint_request *r)
 {
 	_cleanup_(free_pids) pid_list strangers = {0};
 	char why[256] = "the job starts new processes faster than they can be attached to";
@@ -125,7 +127,8 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 			if (!zombie)
 				return 0;
 			snprintf(why, sizeof(why),
-				 "pid %d has ended and its parent does not wait for it, which can't be restarted (with --no-restart "
+				 "pid %d has ended and its parent does not wait for it, which "
+				 "can't be restarted (with --no-restart "
 				 "the data can be saved)",
 				 zombie);
 			err = dump_release(d, DUMP_THAW);
@@ -139,8 +142,8 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 	return refuse(-EBUSY, "%s", why);
 }
 
-static int run_phases(struct session *s, struct dump *d, const struct repo *repo, const struct checkpoint_request *r,
-		      struct dump_result *out)
+static int run_phases(struct session *s, struct dump *d, const struct repo *repo,
+		      const struct checkpoint_request *r, struct dump_result *out)
 {
 	int err = freeze_known(s, d, repo, r);
 
@@ -153,8 +156,8 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
-static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo, size_t processes,
-		     struct dump **out)
+static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo,
+		     size_t processes, struct dump **out)
 {
 	struct dump_config config = {
 		.repo = repo,
@@ -171,7 +174,9 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.label = r->label,
 		.progress = &s->progress,
 		.cancel_fd = s->config.cancel_fd,
-		.deadline_ms = r->deadline_ms ? r->deadline_ms : r->how == DUMP_THAW ? DEADLINE_MS : DEADLINE_HOLD_MS,
+		.deadline_ms = r->deadline_ms	     ? r->deadline_ms
+			       : r->how == DUMP_THAW ? DEADLINE_MS
+						     : DEADLINE_HOLD_MS,
 	};
 	int err = repo_latest(repo, &config.parent);
 
@@ -182,22 +187,22 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 static void rebase(struct session *s, const struct repo *repo, uint32_t version)
 {
 	memcpy(s->base_repo, repo->record.id, sizeof(s->base_repo));
-	vec_each(p, &s->processes)
-	{
+	vec_each (p, &s->processes) {
 		(*p)->since_version = (*p)->in_dump ? version : 0;
 		if (!(*p)->in_dump)
 			dirty_clear(&(*p)->since);
 	}
 }
 
-static int try_checkpoint(struct session *s, const struct checkpoint_request *r, struct repo *repo,
-			  struct dump_result *out)
+static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
+			  struct repo *repo, struct dump_result *out)
 {
 	_cleanup_(free_pids) pid_list pids = {0};
 	_cleanup_dump_ struct dump *d = NULL;
 	int err, end;
 
-	vec_each(p, &s->processes) (*p)->in_dump = false;
+	vec_each (p, &s->processes)
+		(*p)->in_dump = false;
 	err = follow_trees(s, r, &pids);
 	if (!err)
 		err = open_dump(s, r, repo, pids.n, &d);
@@ -213,7 +218,8 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
 	return err ? err : end;
 }
 
-int session_checkpoint(struct session *s, const struct checkpoint_request *r, struct dump_result *out)
+int session_checkpoint(struct session *s, const struct checkpoint_request *r,
+		       struct dump_result *out)
 {
 	_cleanup_repo_ struct repo *repo = NULL;
 	int err = repo_open(r->dir, REPO_CREATE, &repo);

@@ -7,13 +7,14 @@
 #include "session/session.h"
 
 struct checkpoint_request {
-	const char *dir;	/* of the repository; made if it is not there. Absolute when sent to a session */
-	const char *label;	/* may be NULL */
+	const char *
+		dir; /* of the repository; made if it is not there. Absolute when sent to a session */
+	const char *label; /* may be NULL */
 	bool full, no_restart, paranoid;
 	enum icp_codec codec;
 	enum dump_release_how how;
-	unsigned deadline_ms;	/* the longest pause; 0: 5 s */
-	const pid_t *roots;	/* the trees to save; each must be a process of the session */
+	unsigned deadline_ms; /* the longest pause; 0: 5 s */
+	const pid_t *roots;   /* the trees to save; each must be a process of the session */
 	size_t n_roots;
 };
 
@@ -21,7 +22,8 @@ struct checkpoint_request {
  * Cut one version of the trees @roots. Children that the session doesn't follow yet are attached first. On failure there is no
  * version, and what was dirty belongs to the next one.
  */
-int session_checkpoint(struct session *s, const struct checkpoint_request *request, struct dump_result *out) _must_use_;
+int session_checkpoint(struct session *s, const struct checkpoint_request *request,
+		       struct dump_result *out) _must_use_;
 
 /* Of the checkpoint that is being cut; may be read from another thread while the session lives. */
 const struct dump_progress *session_progress(const struct session *s);
@@ -35,7 +37,8 @@ int control_open(struct session *s) _must_use_;
  * Ask the session that follows all of request->roots, if there is one: -ENOENT (bare) otherwise. Its failure is passed on
  * with its message.
  */
-int control_checkpoint(const struct checkpoint_request *request, struct dump_result *out) _must_use_;
+int control_checkpoint(const struct checkpoint_request *request,
+		       struct dump_result *out) _must_use_;
 /* Tell the background session that follows @pid to end; -ENOENT (bare): there is none; -EPERM: it is not in the background. */
 int control_end(pid_t pid) _must_use_;
 /* The process whose session follows @pid, 0 for none. */

@@ -67,13 +67,16 @@ int control_open(struct session *s)
 	unlink(c->addr.sun_path); /* our own pid: a session of that pid is dead */
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	event.data.fd = c->fd;
-	if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&c->addr, sizeof(c->addr)) || chmod(c->addr.sun_path, 0600) ||
-	    listen(c->fd, 16) || epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &event)) {
+	if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&c->addr, sizeof(c->addr)) ||
+	    chmod(c->addr.sun_path, 0600) || listen(c->fd, 16) ||
+	    epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &event)) {
 		int err = -errno;
 
 		cleanup_fd(&c->fd);
 		free(c);
-		return err == -EACCES || err == -EPERM ? -EACCES : fail(err, "listen on " RUN_DIR "/%s", name);
+		return err == -EACCES || err == -EPERM
+			       ? -EACCES
+			       : fail(err, "listen on " RUN_DIR "/%s", name);
 	}
 	s->control = c;
 	return warden_remove_later(s->warden, c->addr.sun_path);
@@ -141,8 +144,7 @@ static json_t *pids_json(const struct session *s)
 {
 	json_t *list = json_array();
 
-	vec_each(p, &s->processes)
-	{
+	vec_each (p, &s->processes) {
 		if (!(*p)->ended)
 			json_array_append_new(list, json_integer((*p)->target->pid));
 	}
@@ -158,9 +160,10 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 	pid_t pids[256];
 	size_t i;
 
-	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "dir", &r.dir, "label", &r.label, "full",
-			&full, "no_restart", &no_restart, "paranoid", &paranoid, "codec", &codec, "how", &how,
-			"deadline_ms", &deadline, "roots", &roots) ||
+	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "dir", &r.dir,
+			"label", &r.label, "full", &full, "no_restart", &no_restart, "paranoid",
+			&paranoid, "codec", &codec, "how", &how, "deadline_ms", &deadline,
+			"roots", &roots) ||
 	    r.dir[0] != '/' || json_array_size(roots) > 256)
 		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
 	r.full = full;
@@ -173,7 +176,8 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 	r.roots = pids;
 	r.n_roots = json_array_size(roots);
 	err = session_checkpoint(s, &r, &result);
-	return err ? failure(err) : json_pack("{s:b, s:o}", "ok", 1, "result", result_to_json(&result));
+	return err ? failure(err)
+		   : json_pack("{s:b, s:o}", "ok", 1, "result", result_to_json(&result));
 }
 
 static json_t *answer(struct session *s, json_t *request)
@@ -181,11 +185,14 @@ static json_t *answer(struct session *s, json_t *request)
 	const char *op = json_string_value(json_object_get(request, "op"));
 
 	if (op && !strcmp(op, "pids"))
-		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids", pids_json(s));
+		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids",
+				 pids_json(s));
 	if (op && !strcmp(op, "checkpoint"))
 		return do_checkpoint(s, request);
 	if (op && !strcmp(op, "end") && !s->config.background)
-		return failure(refuse(-EPERM, "session %d runs in the foreground: end it there (Ctrl-C)", getpid()));
+		return failure(refuse(
+			-EPERM, "session %d runs in the foreground: end it there (Ctrl-C)",
+			getpid()));
 	if (op && !strcmp(op, "end")) {
 		s->end_asked = true;
 		return json_pack("{s:b}", "ok", 1);
@@ -198,7 +205,8 @@ static bool trusted(int fd)
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (!peer.uid || peer.uid == geteuid());
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
+	       (!peer.uid || peer.uid == geteuid());
 }
 
 int control_serve(struct session *s)
@@ -284,19 +292,23 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 	roots = json_array();
 	for (size_t i = 0; i < r->n_roots; i++)
 		json_array_append_new(roots, json_integer(r->roots[i]));
-	answer_json = ask(name, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "op", "checkpoint", "dir",
-					  r->dir, "label", r->label ? r->label : "", "full", r->full, "no_restart",
-					  r->no_restart, "paranoid", r->paranoid, "codec", (int)r->codec, "how",
-					  (int)r->how, "deadline_ms", (int)r->deadline_ms, "roots", roots));
+	answer_json = ask(name, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}",
+					  "op", "checkpoint", "dir", r->dir, "label",
+					  r->label ? r->label : "", "full", r->full,
+					  "no_restart", r->no_restart, "paranoid", r->paranoid,
+					  "codec", (int)r->codec, "how", (int)r->how,
+					  "deadline_ms", (int)r->deadline_ms, "roots", roots));
 	if (!answer_json)
-		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended", (int)strcspn(name, "."), name);
+		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended",
+			      (int)strcspn(name, "."), name);
 	if (json_is_true(json_object_get(answer_json, "ok"))) {
 		err = result_from_json(json_object_get(answer_json, "result"), out);
 	} else {
 		const char *text = json_string_value(json_object_get(answer_json, "error"));
 		int code = (int)json_integer_value(json_object_get(answer_json, "errno"));
 
-		err = refuse(code > 0 ? -code : -EPROTO, "%s", text ? text : "the session's answer makes no sense");
+		err = refuse(code > 0 ? -code : -EPROTO, "%s",
+			     text ? text : "the session's answer makes no sense");
 	}
 	json_decref(answer_json);
 	return err;

@@ -18,15 +18,16 @@ struct session {
 	struct events *events; /* NULL: not permitted */
 	struct symbols *symbols;
 	VEC(struct tracked *) processes;
-	VEC(struct newcomer) newcomers; /* forked by ours; attached when they are a little older */
+	VEC(struct newcomer)
+	newcomers; /* forked by ours; attached when they are a little older */
 	VEC(struct process_total) gone; /* totals of those that were let go */
 	struct event_batch batch;
 	struct trace_info info;
-	int64_t clock_offset_ns; /* realtime - monotonic */
+	int64_t clock_offset_ns;	 /* realtime - monotonic */
 	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
 	unsigned index;
 	int epoll;
-	uint8_t base_repo[16]; /* the repository that the processes' since_version is of */
+	uint8_t base_repo[16];	 /* the repository that the processes' since_version is of */
 	struct control *control; /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
@@ -46,24 +47,28 @@ void control_close(struct session *s);
 int control_serve(struct session *s) _must_use_;
 
 /* Time, pid and tid of an event. */
-void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid, pid_t tid);
+void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid,
+		 pid_t tid);
 /* Append a copy, unless @out is NULL. */
 int event_put(struct trace_events *out, const struct trace_event *e) _must_use_;
 
 /* A shm call of @p; keeps the list of attachments. */
-int segments_change(struct session *s, struct tracked *p, const struct icp_change *c, struct trace_events *out) _must_use_;
+int segments_change(struct session *s, struct tracked *p, const struct icp_change *c,
+		    struct trace_events *out) _must_use_;
 /* exec and exit detach everything. */
-int segments_drop_all(struct session *s, struct tracked *p, const struct icp_change *c, const char *why,
-		      struct trace_events *out) _must_use_;
+int segments_drop_all(struct session *s, struct tracked *p, const struct icp_change *c,
+		      const char *why, struct trace_events *out) _must_use_;
 /* A child inherits its parent's attachments. */
-int segments_inherit(struct session *s, const struct tracked *parent, const struct icp_change *c,
-		     struct trace_events *out) _must_use_;
+int segments_inherit(struct session *s, const struct tracked *parent,
+		     const struct icp_change *c, struct trace_events *out) _must_use_;
 /* Where system calls are not traced: look what has changed. */
 int segments_watch(struct session *s, struct trace_events *out) _must_use_;
 int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
-		    const struct sysvshm_attachments *attached, struct process_sample *out) _must_use_;
+		    const struct sysvshm_attachments *attached,
+		    struct process_sample *out) _must_use_;
 
 /* Take in what is in the batch, after draining the rings into it (session_events.c). */
-int session_take_events(struct session *s, struct trace_events *out, bool every_fault) _must_use_;
+int session_take_events(struct session *s, struct trace_events *out,
+			bool every_fault) _must_use_;
 
 #endif

@@ -7,22 +7,26 @@
 
 json_t *result_to_json(const struct dump_result *r)
 {
-	return json_pack("{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:f, s:f, s:s, s:s, "
-			 "s:{s:f, s:f, s:f, s:f}}",
-			 "version", (int)r->version, "parent", (int)r->parent, "type",
-			 r->incremental ? "incremental" : "full", "processes", (json_int_t)r->processes, "threads",
-			 (json_int_t)r->threads, "pages", (json_int_t)r->pages, "zero_pages", (json_int_t)r->zero_pages,
-			 "bytes_written", (json_int_t)r->bytes_written, "precopy_rounds", (int)r->precopy_rounds,
-			 "stale_pages", (json_int_t)r->stale_pages, "pause_seconds", (double)r->pause_ns / 1e9,
-			 "total_seconds", (double)r->total_ns / 1e9, "tracker", r->tracker ? r->tracker : "", "found_by",
-			 r->found_by ? r->found_by : "", "pause", "freeze_seconds", (double)r->phase.freeze_ns / 1e9,
-			 "dirty_seconds", (double)r->phase.dirty_ns / 1e9, "copy_seconds", (double)r->phase.copy_ns / 1e9,
-			 "state_seconds", (double)r->phase.state_ns / 1e9);
+	return json_pack(
+		"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:f, s:f, s:s, s:s, "
+		"s:{s:f, s:f, s:f, s:f}}",
+		"version", (int)r->version, "parent", (int)r->parent, "type",
+		r->incremental ? "incremental" : "full", "processes", (json_int_t)r->processes,
+		"threads", (json_int_t)r->threads, "pages", (json_int_t)r->pages, "zero_pages",
+		(json_int_t)r->zero_pages, "bytes_written", (json_int_t)r->bytes_written,
+		"precopy_rounds", (int)r->precopy_rounds, "stale_pages",
+		(json_int_t)r->stale_pages, "pause_seconds", (double)r->pause_ns / 1e9,
+		"total_seconds", (double)r->total_ns / 1e9, "tracker",
+		r->tracker ? r->tracker : "", "found_by", r->found_by ? r->found_by : "",
+		"pause", "freeze_seconds", (double)r->phase.freeze_ns / 1e9, "dirty_seconds",
+		(double)r->phase.dirty_ns / 1e9, "copy_seconds", (double)r->phase.copy_ns / 1e9,
+		"state_seconds", (double)r->phase.state_ns / 1e9);
 }
 
 static const char *known_word(const char *word)
 {
-	static const char *const words[] = {"events", "scan", "hash", "uffd", "kmod", "softdirty"};
+	static const char *const words[] = {"events", "scan", "hash",
+					    "uffd",   "kmod", "softdirty"};
 
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (!strcmp(word, words[i]))
@@ -38,12 +42,15 @@ int result_from_json(const json_t *from, struct dump_result *r)
 	const char *type, *tracker, *found_by;
 
 	if (json_unpack((json_t *)from,
-			"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:F, s:F, s:s, s:s, s:{s:F, s:F, s:F, s:F}}",
-			"version", &version, "parent", &parent, "type", &type, "processes", &processes, "threads",
-			&threads, "pages", &pages, "zero_pages", &zero, "bytes_written", &bytes, "precopy_rounds", &rounds,
-			"stale_pages", &stale, "pause_seconds", &pause, "total_seconds", &total, "tracker", &tracker,
-			"found_by", &found_by, "pause", "freeze_seconds", &freeze, "dirty_seconds", &dirty, "copy_seconds",
-			&copy, "state_seconds", &state))
+			"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:F, s:F, s:s, "
+			"s:s, s:{s:F, s:F, s:F, s:F}}",
+			"version", &version, "parent", &parent, "type", &type, "processes",
+			&processes, "threads", &threads, "pages", &pages, "zero_pages", &zero,
+			"bytes_written", &bytes, "precopy_rounds", &rounds, "stale_pages",
+			&stale, "pause_seconds", &pause, "total_seconds", &total, "tracker",
+			&tracker, "found_by", &found_by, "pause", "freeze_seconds", &freeze,
+			"dirty_seconds", &dirty, "copy_seconds", &copy, "state_seconds",
+			&state))
 		return fail(-EPROTO, "the session's answer");
 	*r = (struct dump_result){
 		.version = (uint32_t)version,
@@ -60,8 +67,8 @@ int result_from_json(const json_t *from, struct dump_result *r)
 		.total_ns = (uint64_t)(total * 1e9),
 		.tracker = known_word(tracker),
 		.found_by = known_word(found_by),
-		.phase = {(uint64_t)(freeze * 1e9), (uint64_t)(dirty * 1e9), (uint64_t)(copy * 1e9),
-			  (uint64_t)(state * 1e9)},
+		.phase = {(uint64_t)(freeze * 1e9), (uint64_t)(dirty * 1e9),
+			  (uint64_t)(copy * 1e9), (uint64_t)(state * 1e9)},
 	};
 	return 0;
 }

@@ -8,7 +8,7 @@
 
 static struct attachment *attachment_at(struct tracked *p, uint64_t addr)
 {
-	vec_each(a, &p->attached)
+	vec_each (a, &p->attached)
 		if (a->addr == addr)
 			return a;
 	return NULL;
@@ -76,7 +76,8 @@ static void on_detach(struct tracked *p, const struct icp_change *c, struct trac
 	forget(p, a);
 }
 
-int segments_change(struct session *s, struct tracked *p, const struct icp_change *c, struct trace_events *out)
+int segments_change(struct session *s, struct tracked *p, const struct icp_change *c,
+		    struct trace_events *out)
 {
 	struct trace_event e = {.kind = TRACE_SEGMENT};
 	int err = 0;
@@ -107,8 +108,8 @@ int segments_change(struct session *s, struct tracked *p, const struct icp_chang
 	return err ? err : event_put(out, &e);
 }
 
-int segments_drop_all(struct session *s, struct tracked *p, const struct icp_change *c, const char *why,
-		      struct trace_events *out)
+int segments_drop_all(struct session *s, struct tracked *p, const struct icp_change *c,
+		      const char *why, struct trace_events *out)
 {
 	int err = 0;
 
@@ -131,10 +132,12 @@ static int add_runs(const struct tracked *p, const struct vma *v, struct dirty *
 
 	for (size_t i = 0; !err && i < p->dirty.n; i++) {
 		const struct dirty_run *r = &p->dirty.data[i];
-		uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+		uint64_t start = r->start > v->start ? r->start : v->start,
+			 end = r->end < v->end ? r->end : v->end;
 
 		if (start < end)
-			err = dirty_append(&mine, start - v->start + v->offset, end - v->start + v->offset, r->what);
+			err = dirty_append(&mine, start - v->start + v->offset,
+					   end - v->start + v->offset, r->what);
 	}
 	return err ? err : dirty_join(out, &mine);
 }
@@ -151,14 +154,15 @@ static int dirty_of(const struct tracked *p, int id, struct dirty *out)
 
 static bool listed(const struct process_sample *out, int id)
 {
-	vec_each(seg, &out->segments)
+	vec_each (seg, &out->segments)
 		if (seg->id == id)
 			return true;
 	return false;
 }
 
 /* Every process once, however often it attaches the segment. */
-static int add_pids(const struct sysvshm_attachments *attached, int id, struct segment_stat *out)
+static int add_pids(const struct sysvshm_attachments *attached, int id,
+		    struct segment_stat *out)
 {
 	size_t n;
 	const struct sysvshm_attachment *a = sysvshm_attachments_of(attached, id, &n);
@@ -201,7 +205,8 @@ int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *
 {
 	for (size_t i = 0; i < p->maps.n; i++) {
 		const struct vma *v = &p->maps.data[i];
-		const struct sysvshm_segment *seg = v->kind == VMA_SHM ? sysvshm_find(list, (int)v->inode) : NULL;
+		const struct sysvshm_segment *seg =
+			v->kind == VMA_SHM ? sysvshm_find(list, (int)v->inode) : NULL;
 		struct segment_stat *stat;
 		int err;
 
@@ -217,13 +222,14 @@ int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *
 	return 0;
 }
 
-int segments_inherit(struct session *s, const struct tracked *parent, const struct icp_change *c,
-		     struct trace_events *out)
+int segments_inherit(struct session *s, const struct tracked *parent,
+		     const struct icp_change *c, struct trace_events *out)
 {
 	int err = 0;
 
 	for (size_t i = 0; !err && i < parent->attached.n; i++) {
-		struct trace_event e = {.kind = TRACE_SEGMENT, .op = "attach", .implied = "fork"};
+		struct trace_event e = {
+			.kind = TRACE_SEGMENT, .op = "attach", .implied = "fork"};
 
 		event_stamp(s, &e, c->time, (pid_t)c->arg[0], (pid_t)c->arg[0]);
 		describe(&parent->attached.data[i], &e);

@@ -31,9 +31,9 @@ static int put(struct trace_events *out, struct trace_event *e, const struct att
 
 static bool has_vma(const struct tracked *p, const struct attachment *a)
 {
-	vec_each(v, &p->maps)
-	{
-		if (v->kind == VMA_SHM && (int32_t)v->inode == a->id && v->start - v->offset == a->addr)
+	vec_each (v, &p->maps) {
+		if (v->kind == VMA_SHM && (int32_t)v->inode == a->id &&
+		    v->start - v->offset == a->addr)
 			return true;
 	}
 	return false;
@@ -41,15 +41,15 @@ static bool has_vma(const struct tracked *p, const struct attachment *a)
 
 static bool is_known(const struct tracked *p, const struct vma *v)
 {
-	vec_each(a, &p->attached)
-	{
+	vec_each (a, &p->attached) {
 		if (a->id == (int32_t)v->inode && a->addr == v->start - v->offset)
 			return true;
 	}
 	return false;
 }
 
-static int watch_detached(struct session *s, struct tracked *p, const struct sysvshm *list, struct trace_events *out)
+static int watch_detached(struct session *s, struct tracked *p, const struct sysvshm *list,
+			  struct trace_events *out)
 {
 	size_t kept = 0;
 	int err = 0;
@@ -69,12 +69,12 @@ static int watch_detached(struct session *s, struct tracked *p, const struct sys
 	return err;
 }
 
-static int watch_attached(struct session *s, struct tracked *p, const struct sysvshm *list, struct trace_events *out)
+static int watch_attached(struct session *s, struct tracked *p, const struct sysvshm *list,
+			  struct trace_events *out)
 {
 	int err = 0;
 
-	vec_each(v, &p->maps)
-	{
+	vec_each (v, &p->maps) {
 		const struct sysvshm_segment *seg;
 		struct attachment *a;
 		struct trace_event e;
@@ -101,15 +101,19 @@ static bool is_ours(struct session *s, const struct sysvshm_segment *seg)
 {
 	if (session_find(s, seg->cpid))
 		return true;
-	vec_each(p, &s->processes) vec_each(a, &(*p)->attached) if (a->id == seg->shmid) return true;
+	vec_each (p, &s->processes)
+		vec_each (a, &(*p)->attached)
+			if (a->id == seg->shmid)
+				return true;
 	return false;
 }
 
-static int report(struct session *s, const struct sysvshm_segment *seg, const char *op, const struct sysvshm_segment *now,
-		  struct trace_events *out)
+static int report(struct session *s, const struct sysvshm_segment *seg, const char *op,
+		  const struct sysvshm_segment *now, struct trace_events *out)
 {
 	struct attachment a = {.id = seg->shmid, .key = seg->key, .size = seg->size};
-	struct trace_event e = event_now(s, session_find(s, seg->lpid) ? seg->lpid : seg->cpid, op);
+	struct trace_event e =
+		event_now(s, session_find(s, seg->lpid) ? seg->lpid : seg->cpid, op);
 
 	return put(out, &e, &a, now);
 }
@@ -126,7 +130,8 @@ static int watch_list(struct session *s, const struct sysvshm *list, struct trac
 			err = report(s, seg, "get", seg, out);
 	}
 	for (size_t i = 0; !err && i < s->segments_seen.n; i++) {
-		const struct sysvshm_segment *was = &s->segments_seen.data[i], *now = sysvshm_find(list, was->shmid);
+		const struct sysvshm_segment *was = &s->segments_seen.data[i],
+					     *now = sysvshm_find(list, was->shmid);
 
 		if (!was->removed && (!now || now->removed) && is_ours(s, was))
 			err = report(s, was, "remove", now, out);

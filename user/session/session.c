@@ -16,7 +16,7 @@
 
 struct tracked *session_find(struct session *s, pid_t pid)
 {
-	vec_each(p, &s->processes)
+	vec_each (p, &s->processes)
 		if ((*p)->target->pid == pid)
 			return *p;
 	return NULL;
@@ -122,7 +122,8 @@ static void read_clock(struct session *s)
 	s->start_ns = now_ns();
 	s->start_cpu_ns = cpu_ns();
 	clock_gettime(CLOCK_REALTIME, &real);
-	s->clock_offset_ns = (int64_t)real.tv_sec * 1000000000 + real.tv_nsec - (int64_t)s->start_ns;
+	s->clock_offset_ns =
+		(int64_t)real.tv_sec * 1000000000 + real.tv_nsec - (int64_t)s->start_ns;
 	s->info.start_time = (double)((int64_t)s->start_ns + s->clock_offset_ns) / 1e9;
 }
 
@@ -149,7 +150,8 @@ static int open_parts(struct session *s)
 	return s->events ? watch(s, events_fd(s->events)) : 0;
 }
 
-int session_open(const struct session_config *config, const pid_t *pids, size_t n, struct session **out)
+int session_open(const struct session_config *config, const pid_t *pids, size_t n,
+		 struct session **out)
 {
 	_cleanup_session_ struct session *s = calloc(1, sizeof(*s));
 	int err;
@@ -166,8 +168,10 @@ int session_open(const struct session_config *config, const pid_t *pids, size_t 
 		pid_t owner = control_owner(pids[i]);
 
 		if (owner)
-			return refuse(err, "pid %d is followed by another icp-bpf already (pid %d): end that first", pids[i],
-				      owner);
+			return refuse(err,
+				      "pid %d is followed by another icp-bpf already (pid %d): "
+				      "end that first",
+				      pids[i], owner);
 	}
 	if (err)
 		return err;
@@ -181,7 +185,7 @@ void session_close(struct session *s)
 	if (!s)
 		return;
 	control_close(s);
-	vec_each(p, &s->processes)
+	vec_each (p, &s->processes)
 		tracked_free(*p);
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
@@ -216,7 +220,9 @@ static int attach_newcomers(struct session *s, uint64_t now)
 			s->newcomers.data[kept++] = *c;
 			continue;
 		}
-		if (session_add(s, c->pid)) { /* ended meanwhile, or became somebody we may not look at */
+		if (session_add(
+			    s,
+			    c->pid)) { /* ended meanwhile, or became somebody we may not look at */
 			debug("child %s", err_text(-ESRCH));
 			err_clear();
 		}
@@ -232,7 +238,8 @@ static void reattach(struct session *s, struct tracked *p)
 
 	p->reattach = false;
 	if (err && target_alive(p->target) && err != -ESRCH)
-		note("pid %d can't be followed after its execve: %s", p->target->pid, err_text(err));
+		note("pid %d can't be followed after its execve: %s", p->target->pid,
+		     err_text(err));
 	if (err) {
 		err_clear();
 		p->ended = true;
@@ -244,7 +251,8 @@ static void watch_layout(struct session *s, struct tracked *p)
 {
 	struct icp_counters now;
 
-	if (!s->events || s->config.segment_events || events_counters(s->events, p->target->pid, &now) ||
+	if (!s->events || s->config.segment_events ||
+	    events_counters(s->events, p->target->pid, &now) ||
 	    now.write_locks == p->write_locks)
 		return;
 	p->write_locks = now.write_locks;
@@ -263,7 +271,8 @@ static int keep_up(struct session *s, struct tracked *p)
 		return 0;
 	watch_layout(s, p);
 	err = tracked_follow(p);
-	if (err == -ESRCH) { /* execve that no event told of, or the end that is about to show */
+	if (err ==
+	    -ESRCH) { /* execve that no event told of, or the end that is about to show */
 		p->reattach = !target_ended(p->target);
 		err_clear();
 		return 0;
@@ -337,7 +346,8 @@ static void sample_counters(struct session *s, struct tracked *p, struct process
 		return;
 	out->kernel_faults = now.faults_kernel - then->faults_kernel;
 	out->faults = now.faults_user - then->faults_user + out->kernel_faults;
-	out->lost_events = now.lost_faults - then->lost_faults + now.lost_changes - then->lost_changes;
+	out->lost_events =
+		now.lost_faults - then->lost_faults + now.lost_changes - then->lost_changes;
 	locks = now.read_locks - then->read_locks;
 	explained = now.own_locks - then->own_locks + out->kernel_faults;
 	out->events_complete = !out->lost_events && locks <= explained;
@@ -372,7 +382,7 @@ static int sample_segments(struct session *s, struct sample *out)
 	int err;
 
 	for (size_t i = 0; i < s->processes.n; i++)
-		vec_each(v, &s->processes.data[i]->maps)
+		vec_each (v, &s->processes.data[i]->maps)
 			any |= v->kind == VMA_SHM;
 	if (!any)
 		return 0;
@@ -381,7 +391,8 @@ static int sample_segments(struct session *s, struct sample *out)
 		err = sysvshm_attachments(&attached);
 	for (size_t i = 0; !err && i < s->processes.n; i++)
 		if (!s->processes.data[i]->ended)
-			err = segments_sample(s, s->processes.data[i], &list, &attached, &out->processes.data[i]);
+			err = segments_sample(s, s->processes.data[i], &list, &attached,
+					      &out->processes.data[i]);
 	return err;
 }
 
@@ -410,7 +421,9 @@ bool session_alive(const struct session *s)
 		return false;
 	if (s->newcomers.n)
 		return true;
-	vec_each(p, &s->processes) if (!(*p)->ended) return true;
+	vec_each (p, &s->processes)
+		if (!(*p)->ended)
+			return true;
 	return false;
 }
 
@@ -423,7 +436,8 @@ int session_summary(const struct session *s, struct summary *out)
 
 		if (!total)
 			return fail(-ENOMEM, "summary");
-		*total = i < s->gone.n ? s->gone.data[i] : s->processes.data[i - s->gone.n]->total;
+		*total = i < s->gone.n ? s->gone.data[i]
+				       : s->processes.data[i - s->gone.n]->total;
 	}
 	return 0;
 }

@@ -15,12 +15,12 @@ struct session;
 struct session_config {
 	const char *tracker; /* NULL: the best available */
 	bool tree;	     /* descendants too, present and future */
-	double interval_s;   /* what the caller will sample at, for the windows of the working set */
-	bool checkpoints;    /* only checkpoints are wanted: no sites, no symbols */
-	size_t top;	     /* how many VMAs and writers a sample holds */
+	double interval_s; /* what the caller will sample at, for the windows of the working set */
+	bool checkpoints; /* only checkpoints are wanted: no sites, no symbols */
+	size_t top;	  /* how many VMAs and writers a sample holds */
 	/* Segment events, all of them. Costs every system call of the machine about 80 ns; samples don't need it. */
 	bool segment_events;
-	int cancel_fd; /* readable: a checkpoint that is being cut is given up; -1: none */
+	int cancel_fd;	 /* readable: a checkpoint that is being cut is given up; -1: none */
 	bool background; /* nobody else ends it: it ends when somebody asks over its socket */
 };
 
@@ -28,7 +28,8 @@ struct session_config {
  * Attach to @pids. All or nothing: a refusal of one leaves all of them untouched. Without the privilege for eBPF the session
  * works without events, and session_info() says so.
  */
-int session_open(const struct session_config *config, const pid_t *pids, size_t n, struct session **out) _must_use_;
+int session_open(const struct session_config *config, const pid_t *pids, size_t n,
+		 struct session **out) _must_use_;
 
 /* Detach from everything; the targets run on. */
 void session_close(struct session *s);

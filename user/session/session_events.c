@@ -4,7 +4,8 @@
 
 #include <errno.h>
 
-void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid, pid_t tid)
+void event_stamp(const struct session *s, struct trace_event *e, uint64_t time_ns, pid_t pid,
+		 pid_t tid)
 {
 	e->order = time_ns;
 	e->time = (double)((int64_t)time_ns + s->clock_offset_ns) / 1e9;
@@ -25,10 +26,13 @@ int event_put(struct trace_events *out, const struct trace_event *e)
 	return 0;
 }
 
-static int report_fault(struct session *s, struct tracked *p, const struct icp_fault *f, struct trace_events *out)
+static int report_fault(struct session *s, struct tracked *p, const struct icp_fault *f,
+			struct trace_events *out)
 {
-	struct trace_event e = {
-		.kind = TRACE_WRITE, .addr = f->addr, .ip = f->ip, .kernel = f->flags & ICP_FAULT_KERNEL};
+	struct trace_event e = {.kind = TRACE_WRITE,
+				.addr = f->addr,
+				.ip = f->ip,
+				.kernel = f->flags & ICP_FAULT_KERNEL};
 	const struct vma *v = maps_find(&p->maps, f->addr);
 
 	event_stamp(s, &e, f->time, (pid_t)f->pid, (pid_t)f->tid);
@@ -56,7 +60,8 @@ static int take_fault(struct session *s, const struct icp_fault *f, struct trace
 	return err || !out ? err : report_fault(s, p, f, out);
 }
 
-static int report_process(struct session *s, const struct icp_change *c, const char *op, struct trace_events *out)
+static int report_process(struct session *s, const struct icp_change *c, const char *op,
+			  struct trace_events *out)
 {
 	struct trace_event e = {.kind = TRACE_PROCESS, .op = op, .id = (int32_t)c->arg[0]};
 
@@ -64,7 +69,8 @@ static int report_process(struct session *s, const struct icp_change *c, const c
 	return event_put(out, &e);
 }
 
-static int take_fork(struct session *s, struct tracked *p, const struct icp_change *c, struct trace_events *out)
+static int take_fork(struct session *s, struct tracked *p, const struct icp_change *c,
+		     struct trace_events *out)
 {
 	struct newcomer *child;
 	int err = report_process(s, c, "fork", out);

@@ -28,7 +28,8 @@ static int grow(struct sites *sites)
 		return fail(-ENOMEM, "fault sites");
 	for (size_t i = 0; i < sites->cap; i++)
 		if (sites->slots[i].faults)
-			*slot_of(slots, cap, sites->slots[i].tid, sites->slots[i].ip) = sites->slots[i];
+			*slot_of(slots, cap, sites->slots[i].tid, sites->slots[i].ip) =
+				sites->slots[i];
 	free(sites->slots);
 	sites->slots = slots;
 	sites->cap = cap;
@@ -61,7 +62,8 @@ void sites_clear(struct sites *sites)
 	sites->used = 0;
 }
 
-void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, char *out, size_t len)
+void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, char *out,
+		      size_t len)
 {
 	struct symbol_name name;
 
@@ -76,7 +78,8 @@ static int by_thread_and_function(const void *a, const void *b)
 {
 	const struct writer_stat *x = a, *y = b;
 
-	return x->tid != y->tid ? (x->tid > y->tid) - (x->tid < y->tid) : strcmp(x->function, y->function);
+	return x->tid != y->tid ? (x->tid > y->tid) - (x->tid < y->tid)
+				: strcmp(x->function, y->function);
 }
 
 static int more_faults_first(const void *a, const void *b)
@@ -120,7 +123,8 @@ static void merge_alike(struct process_sample *out)
 	out->writers.n = kept;
 }
 
-int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top, struct process_sample *out)
+int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top,
+		    struct process_sample *out)
 {
 	for (size_t i = 0; i < p->sites.cap; i++) {
 		const struct site *s = &p->sites.slots[i];
@@ -139,13 +143,14 @@ int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top, stru
 	sites_clear(&p->sites);
 	if (!out->writers.n)
 		return 0;
-	qsort(out->writers.data, out->writers.n, sizeof(*out->writers.data), by_thread_and_function);
+	qsort(out->writers.data, out->writers.n, sizeof(*out->writers.data),
+	      by_thread_and_function);
 	merge_alike(out);
 	qsort(out->writers.data, out->writers.n, sizeof(*out->writers.data), more_faults_first);
 	out->writers_seen = out->writers.n;
 	if (out->writers.n > top)
 		out->writers.n = top;
-	vec_each(w, &out->writers)
+	vec_each (w, &out->writers)
 		thread_name(p, w->tid, w->comm);
 	return 0;
 }

@@ -58,7 +58,8 @@ static int attach(struct tracked *p, const char *tracker, struct warden *warden,
 	return err ? err : find_attachments(p);
 }
 
-int tracked_open(pid_t pid, const char *tracker, struct warden *warden, double interval_s, struct tracked **out)
+int tracked_open(pid_t pid, const char *tracker, struct warden *warden, double interval_s,
+		 struct tracked **out)
 {
 	struct tracked *p = calloc(1, sizeof(*p));
 	int err;
@@ -156,7 +157,8 @@ static int add_vmas(const struct tracked *p, size_t top, struct process_sample *
 		stat->start = v->start;
 		stat->end = v->end;
 		stat->dirty_pages = pages;
-		snprintf(stat->name, sizeof(stat->name), "%s%s", v->name[0] ? v->name : "[anon]",
+		snprintf(stat->name, sizeof(stat->name), "%s%s",
+			 v->name[0] ? v->name : "[anon]",
 			 v->deleted && v->kind != VMA_SHM ? " (deleted)" : "");
 	}
 	if (out->vmas.n)
@@ -245,7 +247,8 @@ int tracked_sample(struct tracked *p, size_t top, struct process_sample *out)
 	p->since_ns = now;
 	out->dirty_pages = dirty_pages(&p->dirty);
 	out->dirty_bytes_per_s =
-		out->interval_s > 0 ? (double)(out->dirty_pages * page_size()) / out->interval_s : 0;
+		out->interval_s > 0 ? (double)(out->dirty_pages * page_size()) / out->interval_s
+				    : 0;
 	add_totals(p, out);
 	return add_vmas(p, top, out);
 }

@@ -38,7 +38,7 @@ struct tracked {
 	struct maps maps;
 	bool maps_stale; /* its layout changed since the maps were read */
 	bool ended;
-	bool reattach;	 /* execve: the tracker belongs to the old memory */
+	bool reattach; /* execve: the tracker belongs to the old memory */
 	struct wws *wws;
 	uint32_t window_ticks[WINDOWS];
 	struct sites sites;
@@ -47,8 +47,9 @@ struct tracked {
 	struct dirty since;	/* since version since_version; kept only when that is not 0 */
 	struct dirty unsampled; /* taken by a checkpoint since the last sample */
 	uint32_t since_version;
-	struct ctl *ctl;	/* of that version: reading it again costs what is resident, not what changed */
-	bool in_dump;		/* part of the checkpoint that is being cut */
+	struct ctl *
+		ctl; /* of that version: reading it again costs what is resident, not what changed */
+	bool in_dump;		     /* part of the checkpoint that is being cut */
 	struct icp_counters counted; /* at the last sample */
 	uint64_t write_locks;	     /* at the last look at the layout */
 	uint64_t since_ns;	     /* CLOCK_MONOTONIC of the last take */
@@ -61,7 +62,8 @@ int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel) _must
 void sites_clear(struct sites *sites);
 
 /* Open @pid and attach to it. @fresh: everything it holds was written just now (after execve). */
-int tracked_open(pid_t pid, const char *tracker, struct warden *warden, double interval_s, struct tracked **out) _must_use_;
+int tracked_open(pid_t pid, const char *tracker, struct warden *warden, double interval_s,
+		 struct tracked **out) _must_use_;
 /* The same process after execve: attach to the new memory. */
 int tracked_reattach(struct tracked *p, const char *tracker, struct warden *warden) _must_use_;
 void tracked_free(struct tracked *p);
@@ -73,9 +75,11 @@ int tracked_follow(struct tracked *p) _must_use_;
 int tracked_sample(struct tracked *p, size_t top, struct process_sample *out) _must_use_;
 
 /* The name of the function at @ip, or module+offset. */
-void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, char *out, size_t len);
+void tracked_function(struct tracked *p, struct symbols *symbols, uint64_t ip, char *out,
+		      size_t len);
 
 /* Who wrote, from the fault sites; clears them. */
-int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top, struct process_sample *out) _must_use_;
+int tracked_writers(struct tracked *p, struct symbols *symbols, size_t top,
+		    struct process_sample *out) _must_use_;
 
 #endif

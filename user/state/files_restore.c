@@ -296,10 +296,11 @@ static int no_other_end(const Icp__OpenFile *f, uint32_t pid, uint32_t fd)
 {
 	char path[PATH_MAX];
 
-	return refuse(-EOPNOTSUPP,
-		      "pid %u: descriptor %u is a pipe (%s) whose other end is not part of the job, "
-		      "which can't be restarted (with --no-restart its data can be saved)",
-		      pid, fd, path_of(f, path));
+	return refuse(
+		-EOPNOTSUPP,
+		"pid %u: descriptor %u is a pipe (%s) whose other end is not part of the job, "
+		"which can't be restarted (with --no-restart its data can be saved)",
+		pid, fd, path_of(f, path));
 }
 
 int files_restore_check(const struct restore_job *job)
@@ -320,7 +321,8 @@ int files_restore_check(const struct restore_job *job)
 /* What led out of the job is the restarter's own standard input or output now. */
 static int inherit(struct restore_job *job, const Icp__OpenFile *f)
 {
-	uint32_t pid = 0, fd = number_of(job->manifest, f->id, &pid), want = f->flags & O_ACCMODE;
+	uint32_t pid = 0, fd = number_of(job->manifest, f->id, &pid),
+		 want = f->flags & O_ACCMODE;
 	int flags = fd <= 2 ? fcntl((int)fd, F_GETFL) : -1, copy;
 
 	if (flags < 0)

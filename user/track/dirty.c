@@ -94,7 +94,8 @@ uint64_t dirty_pages_in(const struct dirty *d, uint64_t start, uint64_t end)
 	for (; low < d->n && d->data[low].start < end; low++) {
 		const struct dirty_run *run = &d->data[low];
 
-		bytes += (run->end < end ? run->end : end) - (run->start > start ? run->start : start);
+		bytes += (run->end < end ? run->end : end) -
+			 (run->start > start ? run->start : start);
 	}
 	return bytes / page_size();
 }

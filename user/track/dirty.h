@@ -14,9 +14,9 @@
 
 enum dirty_what {
 	DIRTY_WRITTEN = 1, /* content may have changed since the last take */
-	DIRTY_ZAPPED,	   /* had content of its own and has none now: reads as zero, or as the file */
-	DIRTY_NEW,	   /* populated, and was not tracked at the last take: counts as written */
-	DIRTY_UNKNOWN,	   /* the tracker can't say (pinned for DMA, evicted shared memory): compare by hash */
+	DIRTY_ZAPPED, /* had content of its own and has none now: reads as zero, or as the file */
+	DIRTY_NEW,    /* populated, and was not tracked at the last take: counts as written */
+	DIRTY_UNKNOWN, /* the tracker can't say (pinned for DMA, evicted shared memory): compare by hash */
 };
 
 struct dirty_run {
@@ -28,11 +28,13 @@ struct dirty {
 	struct dirty_run *data;
 	size_t n, cap;
 	uint64_t epoch; /* counts the takes of the tracker, from 1 */
-	uint64_t lost;	/* events lost in the epoch: non-zero means that every page was looked at */
+	uint64_t
+		lost; /* events lost in the epoch: non-zero means that every page was looked at */
 };
 
 /* Append a run at the end; it must not start before the last one ends. Merges with it where it can. */
-int dirty_append(struct dirty *d, uint64_t start, uint64_t end, enum dirty_what what) _must_use_;
+int dirty_append(struct dirty *d, uint64_t start, uint64_t end,
+		 enum dirty_what what) _must_use_;
 /* Join @more into @d: the union; of two kinds WRITTEN, NEW and UNKNOWN win over ZAPPED only if they are later (@more). */
 int dirty_join(struct dirty *d, const struct dirty *more) _must_use_;
 /* Pages that count as dirty (every kind), and that lie in [start, end). */

@@ -24,7 +24,7 @@ struct events_config {
 	size_t change_ring_bytes; /* likewise; 0: 4 MiB */
 	uint32_t max_targets;	  /* processes that can be followed at once; 0: 16384 */
 	bool no_faults;		  /* leave the fault programs out */
-	bool no_syscalls;	  /* don't attach the system-call program yet: see events_calls() */
+	bool no_syscalls; /* don't attach the system-call program yet: see events_calls() */
 };
 
 /*

@@ -43,11 +43,13 @@ int tracker_choose(const char *name, const struct tracker_ops **out)
 
 	for (size_t i = 0; name && tracker_absent[i].name; i++)
 		if (!strcmp(tracker_absent[i].name, name))
-			return refuse(-EOPNOTSUPP, "tracker %s is %s", name, tracker_absent[i].why);
+			return refuse(-EOPNOTSUPP, "tracker %s is %s", name,
+				      tracker_absent[i].why);
 	if (!ops && name)
 		return refuse(-EINVAL, "no tracker is called '%s': see icp-bpf check", name);
 	if (!ops)
-		return refuse(-EOPNOTSUPP, "no write tracker works here (%s): see icp-bpf check", why);
+		return refuse(-EOPNOTSUPP,
+			      "no write tracker works here (%s): see icp-bpf check", why);
 	err = name ? ops->probe(why, sizeof(why)) : 0;
 	if (err)
 		return refuse(err, "tracker %s does not work here: %s", name, why);
@@ -55,8 +57,8 @@ int tracker_choose(const char *name, const struct tracker_ops **out)
 	return 0;
 }
 
-int tracker_open(const char *name, struct target *target, struct warden *warden, bool count_present,
-		 struct tracker **out)
+int tracker_open(const char *name, struct target *target, struct warden *warden,
+		 bool count_present, struct tracker **out)
 {
 	const struct tracker_ops *ops;
 	int err = tracker_choose(name, &ops);
@@ -71,7 +73,8 @@ int tracker_take(struct tracker *t, const struct maps *maps, struct dirty *out)
 	return t->ops->take(t, maps, out);
 }
 
-int tracker_take_ranges(struct tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out)
+int tracker_take_ranges(struct tracker *t, const struct maps *maps, const struct dirty *where,
+			struct dirty *out)
 {
 	dirty_clear(out);
 	out->epoch = ++t->epoch;

@@ -16,9 +16,11 @@ struct tracker_ops {
 	const char *name, *purpose;
 	/* Can it work here? 0, or -EOPNOTSUPP/-EPERM with why and what to do in @why (no error message is set). */
 	int (*probe)(char *why, size_t len);
-	int (*open)(struct target *target, struct warden *warden, bool count_present, struct tracker **out);
+	int (*open)(struct target *target, struct warden *warden, bool count_present,
+		    struct tracker **out);
 	int (*take)(struct tracker *t, const struct maps *maps, struct dirty *out);
-	int (*take_ranges)(struct tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out);
+	int (*take_ranges)(struct tracker *t, const struct maps *maps,
+			   const struct dirty *where, struct dirty *out);
 	int (*follow)(struct tracker *t, const struct maps *maps);
 	void (*close)(struct tracker *t);
 };
@@ -37,9 +39,9 @@ extern const struct tracker_absence tracker_absent[];
 /* What every backend's own struct begins with. */
 struct tracker {
 	const struct tracker_ops *ops;
-	struct target *target;	/* borrowed: outlives the tracker */
+	struct target *target; /* borrowed: outlives the tracker */
 	uint64_t epoch;
-	uint64_t stopped_ns;	/* how long attaching stopped the target */
+	uint64_t stopped_ns; /* how long attaching stopped the target */
 };
 
 /* The backend @name, or the best one that works here for NULL; refuses with why. */
@@ -50,8 +52,8 @@ int tracker_choose(const char *name, const struct tracker_ops **out) _must_use_;
  * @count_present: pages of its own that it has now belong to the first take (after execve: it wrote them all since).
  * Refuses, with the target untouched: no such tracker, not available here, memory under another userfaultfd...
  */
-int tracker_open(const char *name, struct target *target, struct warden *warden, bool count_present,
-		 struct tracker **out) _must_use_;
+int tracker_open(const char *name, struct target *target, struct warden *warden,
+		 bool count_present, struct tracker **out) _must_use_;
 
 /*
  * The set of pages written since the last take (or since open), and arm them again, in one step per page: a write is

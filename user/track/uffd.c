@@ -37,9 +37,10 @@ struct uffd_tracker {
 	struct tracker base;
 	int uffd;
 	bool warned;
-	VEC(struct vma) read_only; /* shared mappings that can't be registered, because nothing can be written through them */
-	struct dirty pending; /* of mappings that were armed between two takes */
-	struct pinned pinned; /* for DMA, when it was armed last */
+	VEC(struct vma)
+	read_only; /* shared mappings that can't be registered, because nothing can be written through them */
+	struct dirty pending;		     /* of mappings that were armed between two takes */
+	struct pinned pinned;		     /* for DMA, when it was armed last */
 	struct page_region regions[REGIONS]; /* all zero between scans */
 };
 
@@ -56,20 +57,23 @@ static int probe(char *why, size_t len)
 	struct page_region region;
 	struct page_scan scan = {.return_mask = PG_PRESENT};
 	_cleanup_fd_ int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	_cleanup_fd_ int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
+	_cleanup_fd_ int uffd =
+		(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
 	int err;
 
 	if (uffd < 0) {
 		err = -errno;
-		snprintf(why, len, "userfaultfd: %s (CONFIG_USERFAULTFD, or a seccomp filter)", strerror(-err));
+		snprintf(why, len, "userfaultfd: %s (CONFIG_USERFAULTFD, or a seccomp filter)",
+			 strerror(-err));
 		return err == -EPERM ? -EPERM : -EOPNOTSUPP;
 	}
 	if (enable(uffd)) {
-		snprintf(why, len, "this kernel's userfaultfd has no asynchronous write-protect: Linux 6.7 or newer has");
+		snprintf(why, len,
+			 "this kernel's userfaultfd has no asynchronous write-protect: Linux "
+			 "6.7 or newer has");
 		return -EOPNOTSUPP;
 	}
-	if (pagemap_scan(pagemap, &scan, here, here + page_size(), &region, 1,
-			 &next) < 0) {
+	if (pagemap_scan(pagemap, &scan, here, here + page_size(), &region, 1, &next) < 0) {
 		snprintf(why, len, "this kernel has no PAGEMAP_SCAN: Linux 6.7 or newer has");
 		return -EOPNOTSUPP;
 	}
@@ -97,7 +101,8 @@ static struct page_scan scan_of(const struct vma *v)
 
 	if (!v->shared) {
 		scan.inverted = PG_PFNZERO;
-		if (v->kind == VMA_FILE_PRIVATE) /* costs a look at each page's struct page: ten times the time */
+		if (v->kind ==
+		    VMA_FILE_PRIVATE) /* costs a look at each page's struct page: ten times the time */
 			scan.inverted |= PG_FILE;
 		scan.all_of |= scan.inverted;
 	}
@@ -129,7 +134,8 @@ static enum dirty_what empty_entry(const struct vma *v)
 }
 
 /* Append the first @n regions to @out, unless it is NULL, and leave zeroes behind. */
-static int use_regions(struct uffd_tracker *t, const struct vma *v, size_t n, bool is_new, struct dirty *out)
+static int use_regions(struct uffd_tracker *t, const struct vma *v, size_t n, bool is_new,
+		       struct dirty *out)
 {
 	int err = 0;
 
@@ -139,7 +145,9 @@ static int use_regions(struct uffd_tracker *t, const struct vma *v, size_t n, bo
 
 		if (populated || !is_new)
 			err = dirty_append(out, r->start, r->end,
-					   is_new ? DIRTY_NEW : populated ? DIRTY_WRITTEN : empty_entry(v));
+					   is_new      ? DIRTY_NEW
+					   : populated ? DIRTY_WRITTEN
+						       : empty_entry(v));
 	}
 	memset(t->regions, 0, n * sizeof(t->regions[0]));
 	return err;
@@ -149,14 +157,15 @@ static int use_regions(struct uffd_tracker *t, const struct vma *v, size_t n, bo
  * Read and re-arm [*from, end) into @out (NULL: only arm). -EPERM (bare) when a VMA in it is not registered: *from is then
  * where the rest begins.
  */
-static int scan_range(struct uffd_tracker *t, const struct vma *v, uint64_t *from, uint64_t end, bool is_new,
-		      struct dirty *out)
+static int scan_range(struct uffd_tracker *t, const struct vma *v, uint64_t *from, uint64_t end,
+		      bool is_new, struct dirty *out)
 {
 	struct page_scan scan = scan_of(v);
 
 	while (*from < end) {
 		uint64_t next = *from, covered;
-		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, *from, end, t->regions, REGIONS, &next);
+		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, *from, end,
+					t->regions, REGIONS, &next);
 		size_t filled = got >= 0 ? (size_t)got : count_filled(t->regions);
 		int err;
 
@@ -219,12 +228,14 @@ static int add_untracked(struct uffd_tracker *t, const struct vma *v, struct dir
 	int err = 0;
 
 	while (!err && out && from < v->end) {
-		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, REGIONS, &next);
+		long got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end,
+					t->regions, REGIONS, &next);
 
 		if (got < 0)
 			return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", from, v->end);
 		for (long i = 0; !err && i < got; i++)
-			err = dirty_append(out, t->regions[i].start, t->regions[i].end, DIRTY_UNKNOWN);
+			err = dirty_append(out, t->regions[i].start, t->regions[i].end,
+					   DIRTY_UNKNOWN);
 		memset(t->regions, 0, (size_t)got * sizeof(t->regions[0]));
 		from = next > from ? next : v->end;
 	}
@@ -235,10 +246,10 @@ static bool known_read_only(const struct uffd_tracker *t, const struct vma *v)
 {
 	if (!v->shared || v->prot & PROT_WRITE)
 		return false;
-	vec_each(r, &t->read_only)
-	{
-		if (r->start == v->start && r->end == v->end && r->inode == v->inode && r->offset == v->offset &&
-		    r->dev_major == v->dev_major && r->dev_minor == v->dev_minor)
+	vec_each (r, &t->read_only) {
+		if (r->start == v->start && r->end == v->end && r->inode == v->inode &&
+		    r->offset == v->offset && r->dev_major == v->dev_major &&
+		    r->dev_minor == v->dev_minor)
 			return true;
 	}
 	return false;
@@ -270,7 +281,8 @@ static int register_again(struct uffd_tracker *t, const struct vma *v)
 		err = register_vma(t, v);
 	}
 	if (err == UNTRACKED) {
-		note("pid %d: %s at %#lx can't be write-protected: its pages count as written all the time",
+		note("pid %d: %s at %#lx can't be write-protected: its pages count as written "
+		     "all the time",
 		     t->base.target->pid, v->name[0] ? v->name : "memory", v->start);
 		t->warned = true;
 	}
@@ -283,20 +295,24 @@ static int register_again(struct uffd_tracker *t, const struct vma *v)
  */
 static int clear_stale_marks(struct uffd_tracker *t, const struct vma *v, uint64_t from)
 {
-	struct page_scan scan = {.inverted = PG_WRITTEN, .all_of = PG_WRITTEN, .any_of = PG_PRESENT | PG_SWAPPED};
+	struct page_scan scan = {.inverted = PG_WRITTEN,
+				 .all_of = PG_WRITTEN,
+				 .any_of = PG_PRESENT | PG_SWAPPED};
 	struct uffdio_writeprotect clear = {.range = {.start = from, .len = v->end - from}};
 	uint64_t next;
 	long got;
 
 	scan.return_mask = PG_PRESENT;
-	got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, 1, &next);
+	got = pagemap_scan(t->base.target->pagemap_fd, &scan, from, v->end, t->regions, 1,
+			   &next);
 	memset(t->regions, 0, sizeof(t->regions[0]));
 	if (got < 0)
 		return fail((int)got, "PAGEMAP_SCAN of %#lx-%#lx", from, v->end);
 	while (got && ioctl(t->uffd, UFFDIO_WRITEPROTECT, &clear)) {
 		if (errno == ESRCH)
 			return -ESRCH;
-		if (errno == ENOENT) /* changed in this moment: it is new again at the next take */
+		if (errno ==
+		    ENOENT) /* changed in this moment: it is new again at the next take */
 			break;
 		if (errno != EAGAIN && errno != EINTR)
 			return fail(-errno, "clear the marks of %#lx-%#lx", from, v->end);
@@ -305,7 +321,8 @@ static int clear_stale_marks(struct uffd_tracker *t, const struct vma *v, uint64
 }
 
 /* One VMA from @from on; registers it when it is new. */
-static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, struct dirty *out)
+static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from,
+		    struct dirty *out)
 {
 	int err;
 
@@ -332,12 +349,13 @@ static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from, 
 
 static bool same_scan(const struct vma *a, const struct vma *b)
 {
-	return trackable(b) && a->end == b->start && a->shared == b->shared && has_markers(a) == has_markers(b) &&
-	       (a->shared || a->kind == b->kind);
+	return trackable(b) && a->end == b->start && a->shared == b->shared &&
+	       has_markers(a) == has_markers(b) && (a->shared || a->kind == b->kind);
 }
 
 /* VMAs first..last touch and are scanned alike: one scan, and one by one where something new is among them. */
-static int scan_group(struct uffd_tracker *t, const struct vma *first, const struct vma *last, struct dirty *out)
+static int scan_group(struct uffd_tracker *t, const struct vma *first, const struct vma *last,
+		      struct dirty *out)
 {
 	uint64_t from = first->start;
 	int err = scan_range(t, first, &from, last->end, false, out);
@@ -359,20 +377,21 @@ static int scan_all(struct uffd_tracker *t, const struct maps *maps, struct dirt
 		last = i;
 		if (!trackable(&maps->data[i]))
 			continue;
-		while (last + 1 < maps->n && same_scan(&maps->data[last], &maps->data[last + 1]))
+		while (last + 1 < maps->n &&
+		       same_scan(&maps->data[last], &maps->data[last + 1]))
 			last++;
 		err = scan_group(t, &maps->data[i], &maps->data[last], out);
 	}
 	return err;
 }
 
-static int scan_ranges(struct uffd_tracker *t, const struct maps *maps, const struct dirty *where, struct dirty *out)
+static int scan_ranges(struct uffd_tracker *t, const struct maps *maps,
+		       const struct dirty *where, struct dirty *out)
 {
 	size_t i = 0;
 	int err = 0;
 
-	vec_each(r, where)
-	{
+	vec_each (r, where) {
 		while (i < maps->n && maps->data[i].end <= r->start)
 			i++;
 		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
@@ -380,7 +399,8 @@ static int scan_ranges(struct uffd_tracker *t, const struct maps *maps, const st
 			uint64_t from = r->start > v->start ? r->start : v->start;
 
 			if (trackable(v))
-				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end, false, out);
+				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end,
+						 false, out);
 			if (err == -EPERM) /* not armed at all: a new mapping */
 				err = scan_vma(t, v, v->start, out);
 		}
@@ -412,9 +432,9 @@ static int add_range(const struct maps *maps, const struct pinned_range *r, stru
 	_cleanup_(dirty_free) struct dirty one = {0};
 	int err = 0;
 
-	vec_each(v, maps)
-	{
-		uint64_t start = r->start > v->start ? r->start : v->start, end = r->end < v->end ? r->end : v->end;
+	vec_each (v, maps) {
+		uint64_t start = r->start > v->start ? r->start : v->start,
+			 end = r->end < v->end ? r->end : v->end;
 
 		if (!err && start < end && trackable(v))
 			err = dirty_append(&one, start, end, DIRTY_UNKNOWN);
@@ -426,15 +446,20 @@ static int add_range(const struct maps *maps, const struct pinned_range *r, stru
  * What is pinned may be written at any time without a fault: it is dirty while it is, and once more after it was
  * given back, because it may have been written until then. @now: as of before the scan.
  */
-static int add_pinned(struct uffd_tracker *t, const struct maps *maps, struct pinned *now, struct dirty *out)
+static int add_pinned(struct uffd_tracker *t, const struct maps *maps, struct pinned *now,
+		      struct dirty *out)
 {
 	_cleanup_(dirty_free) struct dirty all = {.lost = out->lost};
 	uint64_t epoch = out->epoch;
 	struct dirty joined;
 	int err = pinned_read(t->base.target, now);
 
-	vec_each(r, &t->pinned) if (!err) err = add_range(maps, r, &all);
-	vec_each(r, now) if (!err) err = add_range(maps, r, &all);
+	vec_each (r, &t->pinned)
+		if (!err)
+			err = add_range(maps, r, &all);
+	vec_each (r, now)
+		if (!err)
+			err = add_range(maps, r, &all);
 	vec_free(&t->pinned);
 	t->pinned = *now;
 	*now = (struct pinned){0};
@@ -468,7 +493,8 @@ static int take(struct tracker *base, const struct maps *maps, struct dirty *out
 	return err ? err : add_pinned(t, maps, &pinned, out);
 }
 
-static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where, struct dirty *out)
+static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where,
+		       struct dirty *out)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
 	_cleanup_(free_pinned) struct pinned pinned = {0};
@@ -483,9 +509,11 @@ static int take_ranges(struct tracker *base, const struct maps *maps, const stru
 
 static bool is_armed(struct uffd_tracker *t, const struct vma *v)
 {
-	struct page_scan probe_scan = {.flags = PG_SCAN_CHECK_WP, .all_of = PG_HUGE, .return_mask = PG_HUGE};
+	struct page_scan probe_scan = {
+		.flags = PG_SCAN_CHECK_WP, .all_of = PG_HUGE, .return_mask = PG_HUGE};
 	uint64_t next;
-	long got = pagemap_scan(t->base.target->pagemap_fd, &probe_scan, v->start, v->start + page_size(), t->regions, 1, &next);
+	long got = pagemap_scan(t->base.target->pagemap_fd, &probe_scan, v->start,
+				v->start + page_size(), t->regions, 1, &next);
 
 	memset(t->regions, 0, sizeof(t->regions[0]));
 	return got != -EPERM;
@@ -513,8 +541,11 @@ static int arm_all(struct uffd_tracker *t, bool count_present)
 		if (!trackable(&maps.data[i]))
 			continue;
 		if (register_vma(t, &maps.data[i]) == -EBUSY)
-			return refuse(-EBUSY, "pid %d uses userfaultfd itself (on %#lx-%#lx): two can't watch one memory",
-				      t->base.target->pid, maps.data[i].start, maps.data[i].end);
+			return refuse(-EBUSY,
+				      "pid %d uses userfaultfd itself (on %#lx-%#lx): two "
+				      "can't watch one memory",
+				      t->base.target->pid, maps.data[i].start,
+				      maps.data[i].end);
 	}
 	if (!err)
 		err = scan_all(t, &maps, count_present ? &t->pending : NULL);
@@ -552,7 +583,8 @@ static int open_tracker(struct target *target, struct warden *warden, bool count
 		err = arm_all(t, count_present);
 	if (err) {
 		close_tracker(&t->base);
-		return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid) : err;
+		return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid)
+				     : err;
 	}
 	*out = &t->base;
 	return 0;

@@ -152,7 +152,8 @@ static inline void copy_tree(int from, int to)
 			continue;
 		if (e->d_type == DT_DIR) {
 			assert_int_equal(mkdirat(to, e->d_name, 0700), 0);
-			copy_tree(openat(from, e->d_name, O_RDONLY), openat(to, e->d_name, O_RDONLY));
+			copy_tree(openat(from, e->d_name, O_RDONLY),
+				  openat(to, e->d_name, O_RDONLY));
 		} else {
 			copy_file(from, to, e->d_name);
 		}

@@ -39,7 +39,8 @@ static void place(int fd, int to, bool cloexec)
 static void set_up_files(struct board *b)
 {
 	char name[SCRATCH_MAX], gone[SCRATCH_MAX];
-	int file = mkstemp(scratch(name, "state")), deleted = mkstemp(scratch(gone, "state")), ends[2];
+	int file = mkstemp(scratch(name, "state")), deleted = mkstemp(scratch(gone, "state")),
+	    ends[2];
 
 	snprintf(b->text, sizeof(b->text), "%s", name);
 	if (write(file, "0123456789", 10) != 10)
