@@ -19,13 +19,33 @@ struct use {
 	char *fds;
 };
 
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* What the descriptors are open on. Not their numbers: what is opened for each sample takes the lowest free one. */
+static char *targets_of(char *fds)
+{
+	char *line[512], *out = calloc(1, strlen(fds) + 2), *save;
+	size_t n = 0;
+
+	assert_non_null(out);
+	for (char *l = strtok_r(fds, "\n", &save); l && n < 512; l = strtok_r(NULL, "\n", &save))
+		line[n++] = l + strspn(l, "0123456789 ");
+	qsort(line, n, sizeof(*line), by_text);
+	for (size_t i = 0; i < n; i++)
+		strcat(strcat(out, line[i]), "\n");
+	return out;
+}
+
 static void look(struct run *r, struct use *u)
 {
 	struct outside o;
 
 	u->rss_kb = status_number(r->pid, "VmRSS");
 	outside_look(&o, r->pid);
-	u->fds = strdup(o.fds);
+	u->fds = targets_of(o.fds);
 	outside_free(&o);
 }
 
