@@ -185,7 +185,7 @@ static void set_up_maps(struct board *b)
 	mprotect(at + 4 * PAGE, PAGE, PROT_READ);
 	madvise(at + 6 * PAGE, PAGE, MADV_DONTFORK);
 	madvise(at + 8 * PAGE, PAGE, MADV_DONTDUMP);
-	mlock(at + 10 * PAGE, PAGE);
+	syscall(SYS_mlock, at + 10 * PAGE, PAGE); /* sanitizers make mlock() do nothing */
 	prctl(0x53564d41, 0, at + 12 * PAGE, PAGE, "mine"); /* PR_SET_VMA */
 	b->value[0] = (uint64_t)(uintptr_t)at;
 }
@@ -237,7 +237,6 @@ static void mappings(void **state)
 	free(d.m.arch);
 	free(d.m.kernel_release);
 	free(d.m.boot_id);
-	icp__manifest__init(&d.m);
 	dump_close(&d);
 	assert_int_equal(child_end(&c), 0);
 }
