@@ -436,12 +436,6 @@ static void test_killed_in_between(void **state)
 	kill_in_between(*state, 120, 6);
 }
 
-static void test_killed_in_between_tree(void **state)
-{
-	start_scene(*state, "tree", NULL);
-	kill_in_between(*state, 30, 2);
-}
-
 /* ---- programs that nobody here wrote ---- */
 
 static bool here(const char *program)
@@ -552,7 +546,6 @@ int main(void)
 		RESTART(test_changed_mapped_file),
 		RESTART(test_checkpoint_refuses),
 		RESTART(test_killed_in_between),
-		RESTART(test_killed_in_between_tree),
 		RESTART(test_xz),
 		RESTART(test_python),
 		RESTART(test_bash),

@@ -31,7 +31,8 @@ static char *targets_of(char *fds)
 	size_t n = 0;
 
 	assert_non_null(out);
-	for (char *l = strtok_r(fds, "\n", &save); l && n < 512; l = strtok_r(NULL, "\n", &save))
+	for (char *l = strtok_r(fds, "\n", &save); l && n < 512;
+	     l = strtok_r(NULL, "\n", &save))
 		line[n++] = l + strspn(l, "0123456789 ");
 	qsort(line, n, sizeof(*line), by_text);
 	for (size_t i = 0; i < n; i++)

@@ -409,9 +409,8 @@ static int with_session(const struct options *o, int report_fd)
 		err = repeat(o, s, signals);
 	if (report_fd < 0 || err < 0)
 		return err;
-	note("session %d goes on tracking in the background; icp-bpf checkpoint --pid %d "
-	     "--stop-tracking ends it",
-	     getpid(), o->pids.data[0]);
+	note("session %d goes on tracking in the background; --stop-tracking ends it",
+	     getpid());
 	/* in the background from here on: whoever started us has his result */
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; i <= 2; i++)

@@ -25,8 +25,8 @@ struct fill {
 struct worker {
 	const struct fill *fill;
 	pthread_t thread;
-	unsigned part;
 	uint64_t pages;
+	unsigned part;
 	int err;
 	char text[400]; /* messages are a thread's own */
 };
@@ -266,7 +266,7 @@ int fill_process(struct restore *r, struct restore_proc *p)
 		err = ctl_index(p->ctl);
 	if (err)
 		return err;
-	for (unsigned i = 0; i < fill.parts; i++)
+	for (unsigned i = 0; i < WORKERS_MAX; i++)
 		workers[i] = (struct worker){.fill = &fill, .part = i};
 	while (running < fill.parts &&
 	       !pthread_create(&workers[running].thread, NULL, worker_main, &workers[running]))
