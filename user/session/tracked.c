@@ -55,6 +55,8 @@ static int attach(struct tracked *p, const char *tracker, struct warden *warden,
 	p->total.stopped_s += (double)p->tracker->stopped_ns / 1e9;
 	maps_free(&p->maps);
 	err = maps_read(p->target, &p->maps);
+	if (err == -ESRCH)
+		return refuse(err, "pid %d ended while attaching", p->target->pid);
 	return err ? err : find_attachments(p);
 }
 
