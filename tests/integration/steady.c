@@ -59,6 +59,15 @@ static void wait_sample(struct run *r, unsigned index)
 		fail_msg("no sample %u", index);
 }
 
+static size_t lines(const char *text)
+{
+	size_t n = 0;
+
+	for (; (text = strchr(text, '\n')); text++)
+		n++;
+	return n;
+}
+
 /* The target forks, makes threads and writes all the time; of the two looks the second is near
  * the end. */
 static void trace_long(const char *more)
@@ -92,7 +101,8 @@ static void trace_long(const char *more)
 	assert_int_equal(r.status, 0);
 	assert_true(early.rss_kb > 0 && late.rss_kb > 0);
 	assert_in_range(late.rss_kb, 1, early.rss_kb + MAY_GROW_KB);
-	assert_string_equal(late.fds, early.fds);
+	/* one may be open for a moment at either look (pagemap); a leak is one for each of 1600 samples or 16 forks */
+	assert_in_range(lines(late.fds), 1, lines(early.fds) + 4);
 	free(err);
 	free(early.fds);
 	free(late.fds);
