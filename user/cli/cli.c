@@ -65,3 +65,17 @@ bool cli_number(const char *text, long min, long max, long *out)
 	return end != text && !*end && !errno && isdigit((unsigned char)text[0]) &&
 	       *out >= min && *out <= max;
 }
+
+int cli_add_pid(const struct verb *verb, pid_list *pids, const char *text)
+{
+	long pid;
+	pid_t *slot;
+
+	if (!cli_number(text, 1, INT32_MAX, &pid))
+		return cli_usage(verb, "'%s' is not a process id", text);
+	slot = vec_push(pids);
+	if (!slot)
+		return cli_failed(-ENOMEM);
+	*slot = (pid_t)pid;
+	return 0;
+}

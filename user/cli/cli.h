@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/vec.h"
+#include "proc/tasks.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -35,5 +36,8 @@ int cli_bad_option(const struct verb *verb, char **argv);
 bool cli_seconds(const char *text, double *out);
 /* A whole number in [min, max]. */
 bool cli_number(const char *text, long min, long max, long *out);
+
+/* Append the process that --pid names. 0, or the exit status (and it is said why). */
+int cli_add_pid(const struct verb *verb, pid_list *pids, const char *text);
 
 #endif

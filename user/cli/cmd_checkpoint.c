@@ -17,7 +17,7 @@
 #include "session/result.h"
 
 struct options {
-	VEC(pid_t) pids;
+	pid_list pids;
 	const char *dir, *label, *tracker;
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
@@ -63,20 +63,6 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
-static int take_pid(struct options *o, const char *text)
-{
-	long pid;
-	pid_t *slot;
-
-	if (!cli_number(text, 1, INT32_MAX, &pid))
-		return cli_usage(&verb_checkpoint, "'%s' is not a process id", text);
-	slot = vec_push(&o->pids);
-	if (!slot)
-		return cli_failed(-ENOMEM);
-	*slot = (pid_t)pid;
-	return 0;
-}
-
 static int take_codec(struct options *o, const char *name)
 {
 	static const char *const names[] = {"none", "zstd",
@@ -105,7 +91,7 @@ static int take_option(struct options *o, int opt, char **argv)
 {
 	switch (opt) {
 	case 'p':
-		return take_pid(o, optarg);
+		return cli_add_pid(&verb_checkpoint, &o->pids, optarg);
 	case OPT_DIR:
 		o->dir = optarg;
 		return 0;

@@ -18,7 +18,7 @@
 #define BREATH_MS 10
 
 struct trace_options {
-	VEC(pid_t) pids;
+	pid_list pids;
 	bool tree, events, json;
 	double interval_s, duration_s; /* duration 0: unlimited */
 	long count, top;	       /* count 0: unlimited */
@@ -60,26 +60,12 @@ static const struct option long_options[] = {
 	{NULL, 0, NULL, 0},
 };
 
-static int add_pid(struct trace_options *o, const char *text)
-{
-	long pid;
-	pid_t *slot;
-
-	if (!cli_number(text, 1, INT32_MAX, &pid))
-		return cli_usage(&verb_trace, "'%s' is not a process id", text);
-	slot = vec_push(&o->pids);
-	if (!slot)
-		return cli_failed(-ENOMEM);
-	*slot = (pid_t)pid;
-	return 0;
-}
-
 /* 0, or the exit status. */
 static int take_option(struct trace_options *o, int opt, char **argv)
 {
 	switch (opt) {
 	case 'p':
-		return add_pid(o, optarg);
+		return cli_add_pid(&verb_trace, &o->pids, optarg);
 	case OPT_TREE:
 		o->tree = true;
 		return 0;

@@ -119,20 +119,27 @@ void tracked_free(struct tracked *p)
 	free(p);
 }
 
-int tracked_follow(struct tracked *p)
+static int read_maps(struct tracked *p)
 {
 	struct maps maps = {0};
-	int err;
+	int err = maps_read(p->target, &maps);
 
-	if (!p->maps_stale || !p->tracker)
-		return 0;
-	err = maps_read(p->target, &maps);
 	if (err)
 		return err;
 	maps_free(&p->maps);
 	p->maps = maps;
 	p->maps_stale = false;
-	return tracker_follow(p->tracker, &p->maps);
+	return 0;
+}
+
+int tracked_follow(struct tracked *p)
+{
+	int err;
+
+	if (!p->maps_stale || !p->tracker)
+		return 0;
+	err = read_maps(p);
+	return err ? err : tracker_follow(p->tracker, &p->maps);
 }
 
 static int more_pages_first(const void *a, const void *b)
@@ -198,19 +205,6 @@ static void add_totals(struct tracked *p, const struct process_sample *s)
 	if (s->dirty_bytes_per_s > t->peak_bytes_per_s)
 		t->peak_bytes_per_s = s->dirty_bytes_per_s;
 	t->unique_pages = dirty_pages(&p->ever);
-}
-
-static int read_maps(struct tracked *p)
-{
-	struct maps maps = {0};
-	int err = maps_read(p->target, &maps);
-
-	if (err)
-		return err;
-	maps_free(&p->maps);
-	p->maps = maps;
-	p->maps_stale = false;
-	return 0;
 }
 
 int tracked_sample(struct tracked *p, size_t top, struct process_sample *out)
