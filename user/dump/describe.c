@@ -77,14 +77,8 @@ int describe_begin(struct dump *d, struct dump_proc *p)
 	p->state.job = d->state;
 	p->state.image = image;
 	err = maps_read(p->src.target, &p->state.maps);
-	if (!err && !d->config.no_restart) {
+	if (!err && !d->config.no_restart)
 		err = state_check(&p->state);
-		if (err && err != -ESRCH) {
-			maps_free(&p->state.maps);
-			return wrap(err, "%s, pid %d (with --no-restart its data can be saved)",
-				    p->src.target->comm, p->src.target->pid);
-		}
-	}
 	if (!err)
 		err = state_prepare(&p->state);
 	maps_free(&p->state.maps);

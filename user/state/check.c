@@ -71,6 +71,8 @@ int files_check(struct state_process *p)
 		return check_maps(p);
 	if (others)
 		snprintf(more, sizeof(more), " (and %u more like that)", others);
-	return refuse(-EOPNOTSUPP, "descriptor %d is %s (%s), which can't be restarted%s",
+	return refuse(-EOPNOTSUPP,
+		      "descriptor %d is %s (%s), which can't be restarted%s: "
+		      "--no-restart saves the data only",
 		      first->fd, reason(p, first), first->path, more);
 }
