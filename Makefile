@@ -22,36 +22,28 @@ ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFL
 LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
-# --- sources, explicit ------------------------------------------------------------------------------------------
-SRC_base   := err io log vec
-SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols datasyms
-SRC_inject := warden warden_serve freeze syscall batch arch_x86_64
-SRC_track  := dirty tracker uffd events events_caps events_hooks
-SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify place
-STATE_PROTO:= regs signals ids timers files
-SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects $(STATE_PROTO:%=%.pb-c)
-SRC_dump   := collect copy describe dump finish populated route stream direct
-SRC_restore:= restore tree tracees fill
-SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
-SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export
-DIRS       := base proc inject track image state dump restore export session obs cli
-SRC_export := core pieces files memory notes output xstate_x86_64
-BPF        := faults guard life calls
+# --- sources: what is there ------------------------------------------------------------------------------------
+names = $(patsubst $(1)/%.$(2),%,$(wildcard $(1)/$(3).$(2)))
+DIRS        := $(notdir $(patsubst %/,%,$(wildcard user/*/)))
+$(foreach d,$(DIRS),$(eval SRC_$(d) := $(call names,user/$(d),c,*)))
+STATE_PROTO := $(call names,user/state,proto,*)
+SRC_state   += $(STATE_PROTO:%=%.pb-c)
+SRC_image   += manifest.pb-c
+BPF         := $(call names,bpf,bpf.c,*)
 
-# name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
-UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd export/test_core
-FUZZ        := ctl pages manifest record
-# name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target memload reborn
+# folder/test_name: tests/unit/folder/test_name.c
+UNIT        := $(call names,tests/unit,c,*/test_*)
+FUZZ        := $(patsubst fuzz_%,%,$(call names,tests/fuzz,c,fuzz_*))
+# integration tests run build/icp-bpf on real processes; targets are those; lib is what the tests share
+INTEGRATION := $(call names,tests/integration,c,*)
+SRC_testlib := $(call names,tests/lib,c,*)
+# Parts of targets: of a program of several files (name_%), of a shared library.
+TARGET_PARTS := lib% reborn_%
+TARGETS     := $(filter-out $(TARGET_PARTS),$(call names,tests/targets,c,*))
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
-# name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart
-# name -> tests/lib/name.c: what the integration tests share
-SRC_testlib := robust_procs kid tracer cut oracle
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
