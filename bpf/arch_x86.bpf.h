@@ -31,6 +31,18 @@ static __always_inline bool call_wanted(__u64 nr)
 	return nr < 64 ? CALLS_LOW >> nr & 1 : nr == NR_SHMDT;
 }
 
+/*
+ * Calls that change memory under the lock without any page fault: madvise (its 32-bit number is
+ * 219), process_madvise, io_setup to io_cancel, io_uring. The 32-bit names of others are
+ * harmless here: they only seem to change something.
+ */
+static __always_inline bool is_hard_call(__u64 nr)
+{
+	nr = (__u32)nr & ~0x40000000u; /* x32 */
+	return nr == NR_MADVISE || nr == 219 || nr == 440 || (nr >= 206 && nr <= 210) ||
+	       (nr >= 425 && nr <= 427);
+}
+
 /* At exit the argument registers are as they were at entry; only ax has changed. */
 #define CALL_NR(regs) ((regs)->orig_ax)
 #define CALL_ARG0(regs) ((regs)->di)

@@ -88,6 +88,9 @@ struct icp_counters {
 	icp_u64 read_locks;   /* mmap_lock taken for reading, by anybody, on the target's mm */
 	icp_u64 write_locks;  /* ... for writing */
 	icp_u64 own_locks;    /* of those, taken by icp-bpf itself (observer_pid) */
+	/* The reading ones of all others: began, ended. The difference holds the lock now. */
+	icp_u64 readers_in, readers_out;
+	icp_u64 hard_locks; /* of those: no page fault of the target took it; see guard.bpf.c */
 	icp_u64 follow;	      /* children of this target are added too */
 };
 
@@ -106,6 +109,6 @@ struct icp_observer {
 
 _Static_assert(sizeof(struct icp_fault) == 40, "icp_fault");
 _Static_assert(sizeof(struct icp_change) == 56, "icp_change");
-_Static_assert(sizeof(struct icp_counters) == 64, "icp_counters");
+_Static_assert(sizeof(struct icp_counters) == 88, "icp_counters");
 
 #endif

@@ -60,6 +60,8 @@ struct worker {
 };
 
 static struct worker workers[THREADS];
+/* A failed mremap() has unmapped the place it was to go to: nobody may have mapped there before we know. */
+static pthread_mutex_t layout = PTHREAD_MUTEX_INITIALIZER;
 /* made at start, so that children share them */
 static uint8_t *common; /* shared anonymous */
 static int memfd, shmfd, deleted, file, direct;
@@ -256,7 +258,7 @@ static void map_shared(struct worker *w)
 		   pages, SHARED, PROT_READ | PROT_WRITE);
 }
 
-static void do_map(struct worker *w)
+static void map_something(struct worker *w)
 {
 	size_t pages = 1 + below(w, below(w, 4) ? 16 : 200), first;
 
@@ -299,12 +301,19 @@ static void do_map(struct worker *w)
 	}
 }
 
+static void do_map(struct worker *w)
+{
+	pthread_mutex_lock(&layout);
+	map_something(w);
+	pthread_mutex_unlock(&layout);
+}
+
 static void drop_region(struct worker *w, struct region *r)
 {
 	*r = w->region[--w->n];
 }
 
-static void do_unmap(struct worker *w)
+static void unmap_something(struct worker *w)
 {
 	struct region *r = any_region(w);
 	size_t n;
@@ -340,7 +349,14 @@ static void do_unmap(struct worker *w)
 	r->pages -= n;
 }
 
-static void do_remap(struct worker *w)
+static void do_unmap(struct worker *w)
+{
+	pthread_mutex_lock(&layout);
+	unmap_something(w);
+	pthread_mutex_unlock(&layout);
+}
+
+static void remap_something(struct worker *w)
 {
 	struct region *r = any_region(w);
 	size_t pages = r ? 1 + below(w, r->pages + r->pages / 2 + 4) : 0;
@@ -369,6 +385,13 @@ static void do_remap(struct worker *w)
 		return;
 	r->at = to;
 	r->pages = pages;
+}
+
+static void do_remap(struct worker *w)
+{
+	pthread_mutex_lock(&layout);
+	remap_something(w);
+	pthread_mutex_unlock(&layout);
 }
 
 static void do_brk(struct worker *w)

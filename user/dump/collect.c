@@ -126,6 +126,7 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 static bool is_exact(struct dump *d, struct dump_proc *p)
 {
 	struct icp_counters now, *then = &p->seen;
+	uint64_t faults;
 
 	if (!d->config.events || events_missing(d->config.events) & EVENTS_NO_GUARD ||
 	    events_counters(d->config.events, p->src.target->pid, &now))
@@ -143,11 +144,12 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	      now.lost_changes - then->lost_changes, now.write_locks - then->write_locks,
 	      now.read_locks - then->read_locks, now.own_locks - then->own_locks,
 	      now.faults_kernel - then->faults_kernel);
+	if (then->readers_in != then->readers_out || now.hard_locks != then->hard_locks)
+		return false; /* it may have done its work after the take */
+	faults = p->direct_io ? 0 : now.faults_kernel - then->faults_kernel;
 	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
 	       now.write_locks == then->write_locks &&
-	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks +
-							    now.faults_kernel -
-							    then->faults_kernel;
+	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks + faults;
 }
 
 static bool huge_pages_possible(void)
@@ -168,7 +170,7 @@ static int by_address(const void *a, const void *b)
 }
 
 /*
- * The pages that faulted since the last take. A fault in a place that was not populated may have brought a huge page: then
+ * The pages that faulted since the last take, or were about to at it. A fault in a place that was not populated may have brought a huge page: then
  * the whole 2 MiB around it is looked at.
  */
 static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
@@ -187,6 +189,15 @@ static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dir
 		}
 		if (slot != &end)
 			*slot = page_down(f->addr);
+	}
+	vec_each (addr, &p->in_flight) {
+		uint64_t *slot = vec_push(&pages);
+
+		if (!slot) {
+			vec_free(&pages);
+			return fail(-ENOMEM, "faults");
+		}
+		*slot = page_down(*addr);
 	}
 	if (pages.n)
 		qsort(pages.data, pages.n, sizeof(uint64_t), by_address);
@@ -266,13 +277,13 @@ static int look_at_freeze(struct dump *d)
 	return err;
 }
 
-/* Everything since the last freeze; pages of segments make segments_settle() compare those (see direct.c). */
-static int compare_taken(struct dump *d, struct dump_proc *p)
+/* Look at the pages of @set again; pages of segments make segments_settle() compare those (see direct.c). */
+static int compare_taken(struct dump *d, struct dump_proc *p, const struct dirty *set)
 {
 	int err;
 
 	p->stream.todo.n = 0;
-	err = route_dirty(d, p, p->src.since, false);
+	err = route_dirty(d, p, set, false);
 	return err ? err : dirty_join(&p->stream.compare, &p->stream.todo);
 }
 
@@ -297,8 +308,8 @@ static int collect_dirty(struct dump *d)
 			err = route_dirty(d, p, &set, true);
 		if (!err)
 			err = populated_again(p, !p->exact);
-		if (!err && p->direct_io)
-			err = compare_taken(d, p);
+		if (!err && (p->direct_io || p->suspect.n)) /* since the last freeze, or some */
+			err = compare_taken(d, p, p->direct_io ? p->src.since : &p->suspect);
 		all_exact &= p->exact;
 	}
 	if (!err)

@@ -56,6 +56,8 @@ static int open_proc(struct dump *d, struct dump_proc *p)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)
 		return err;
+	if (d->config.events && events_counters(d->config.events, p->src.target->pid, &p->seen))
+		p->seen = (struct icp_counters){0}; /* not followed yet */
 	d->result.incremental |= in_parent && !d->config.full;
 	p->stream.compare_all =
 		d->config.full || !in_parent || p->src.since_version != d->config.parent;
@@ -102,16 +104,38 @@ static int taken(struct dump_proc *p, int err, const struct dirty *set)
 	return err ? err : joined;
 }
 
+/*
+ * Somebody who writes into the memory of another (process_vm_writev, ptrace, /proc/PID/mem) has the page marked first and writes then:
+ * a take in between, and a copy, come too early. Did anybody hold the lock at the take, or have it since the one before?
+ */
+static bool written_meanwhile(const struct dump *d, const struct dump_proc *p,
+			      const struct icp_counters *before)
+{
+	struct icp_counters now;
+
+	if (!d->config.events || events_missing(d->config.events) & EVENTS_NO_GUARD ||
+	    events_counters(d->config.events, p->src.target->pid, &now))
+		return false;
+	return now.hard_locks != before->hard_locks ||
+	       p->seen.readers_in != p->seen.readers_out;
+}
+
 /* The set of one round, into `since` before anything else. */
 static int take_running(struct dump *d, struct dump_proc *p)
 {
 	_cleanup_(dirty_free) struct dirty fresh = {0};
+	struct icp_counters before = {0};
 	int err = 0;
 
 	if (d->config.events) {
 		err = events_drain(d->config.events, d->config.batch);
 		p->batch_mark = d->config.batch->faults.n;
 		p->change_mark = d->config.batch->changes.n;
+		p->in_flight.n = 0;
+		if (!err)
+			err = events_last_faults(d->config.events, p->src.target->pid,
+						 &p->in_flight);
+		before = p->seen;
 		if (!err && events_counters(d->config.events, p->src.target->pid, &p->seen))
 			memset(&p->seen, 0xff, sizeof(p->seen)); /* not followed: never exact */
 	}
@@ -120,6 +144,8 @@ static int take_running(struct dump *d, struct dump_proc *p)
 		err = maps_read(p->src.target, &p->maps);
 	if (!err)
 		err = taken(p, tracker_take(p->src.tracker, &p->maps, &fresh), &fresh);
+	if (!err && written_meanwhile(d, p, &before))
+		err = dirty_join(&p->suspect, &fresh);
 	if (!err)
 		err = segments_find(d);
 	return err ? err : route_dirty(d, p, &fresh, false);
@@ -299,6 +325,8 @@ void dump_close(struct dump *d)
 		state_free_notes(&p->state);
 		maps_free(&p->state.maps);
 		free(p->state.threads);
+		vec_free(&p->in_flight);
+		dirty_free(&p->suspect);
 		free(p);
 	}
 	for (size_t i = 0; i < d->segments.n; i++) {

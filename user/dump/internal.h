@@ -46,8 +46,11 @@ struct dump_proc {
 	struct icp_counters seen;
 	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
 	size_t change_mark;
-	bool direct_io; /* has a file open with O_DIRECT */
-	bool exact;	/* events named every page written since */
+	struct fault_addresses
+		in_flight;    /* faults that may have been under way at the last take */
+	struct dirty suspect; /* taken while somebody may have been about to write: compared */
+	bool direct_io;	      /* has a file open with O_DIRECT */
+	bool exact;	      /* events named every page written since */
 	struct state_process state;
 };
 

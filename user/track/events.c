@@ -9,6 +9,7 @@
 
 #include "icp.skel.h"
 #include "track/events_priv.h"
+#include "track/last_faults.h"
 
 struct events {
 	struct icp_bpf *skel;
@@ -17,6 +18,7 @@ struct events {
 	struct icp_counters *per_cpu;
 	int cpus;
 	uint32_t missing;
+	struct last_faults last;
 };
 
 #define PROG(field, tracepoint_, kind_, missing_, purpose_, without_)                          \
@@ -39,6 +41,8 @@ const struct events_prog events_progs[] = {
 	     "exec is not noticed"),
 	PROG(life_exit, "sched_process_exit", PROG_OTHER, 0, "ends", "the end is not noticed"),
 	PROG(guard, "mmap_lock_acquire_returned", PROG_OTHER, EVENTS_NO_GUARD,
+	     "whether events are complete", "every page is looked at each time"),
+	PROG(guard_end, "mmap_lock_released", PROG_OTHER, EVENTS_NO_GUARD,
 	     "whether events are complete", "every page is looked at each time"),
 	PROG(calls, "sys_exit", PROG_CALLS, EVENTS_NO_CALLS, "mappings and System V segments",
 	     "segment events are missing, mappings are re-read each time"),
@@ -245,7 +249,7 @@ static int on_fault(void *ctx, void *data, size_t size)
 	if (!fault)
 		return -ENOMEM;
 	*fault = *(struct icp_fault *)data;
-	return 0;
+	return last_faults_note(&e->last, fault);
 }
 
 static int on_change(void *ctx, void *data, size_t size)
@@ -313,6 +317,7 @@ void events_close(struct events *e)
 	ring_buffer__free(e->changes);
 	icp_bpf__destroy(e->skel);
 	free(e->per_cpu);
+	last_faults_free(&e->last);
 	free(e);
 }
 
@@ -399,7 +404,15 @@ int events_counters(const struct events *e, pid_t pid, struct icp_counters *out)
 		out->read_locks += c->read_locks;
 		out->write_locks += c->write_locks;
 		out->own_locks += c->own_locks;
+		out->readers_in += c->readers_in;
+		out->readers_out += c->readers_out;
+		out->hard_locks += c->hard_locks;
 	}
 	out->follow = member.follow;
 	return 0;
+}
+
+int events_last_faults(const struct events *e, pid_t pid, struct fault_addresses *out)
+{
+	return last_faults_of(&e->last, pid, out);
 }

@@ -19,6 +19,11 @@ struct event_batch {
 	VEC(struct icp_change) changes; /* likewise */
 };
 
+struct fault_addresses {
+	uint64_t *data;
+	size_t n, cap;
+};
+
 struct events_config {
 	size_t fault_ring_bytes;  /* power of two and a multiple of the page size; 0: 16 MiB */
 	size_t change_ring_bytes; /* likewise; 0: 4 MiB */
@@ -61,6 +66,13 @@ int events_fd(const struct events *e);
 /* A fault never comes in an earlier batch than the FORK of its process; the last faults may come after its EXIT. */
 int events_drain(struct events *e, struct event_batch *batch) _must_use_;
 void event_batch_free(struct event_batch *batch);
+
+/*
+ * Append the address of the last write fault of each thread of @pid, as far as drained: a fault is told before it changes the page
+ * tables, so these may be under way still, however old they are.
+ */
+int events_last_faults(const struct events *e, pid_t pid,
+		       struct fault_addresses *out) _must_use_;
 
 /* The counters of @pid, summed over CPUs; -ENOENT (bare) when it isn't followed. */
 int events_counters(const struct events *e, pid_t pid, struct icp_counters *out) _must_use_;
