@@ -68,6 +68,8 @@ static int check(struct restore *r)
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = restore_check(&r->procs[i].state);
 	if (!err)
+		err = files_restore_check(&r->job);
+	if (!err)
 		err = tree_check_pids(r);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = restore_open(&r->procs[i].state);
@@ -121,7 +123,8 @@ static int make(struct restore *r)
 	if (err)
 		return err;
 	r->made = true;
-	return tree_make(r);
+	err = tree_make(r);
+	return err ? err : files_restore_link(&r->job);
 }
 
 static int memory(struct restore *r)
@@ -153,8 +156,6 @@ static int state(struct restore *r)
 
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = tracee_protect(r, &r->procs[i]);
-	if (!err)
-		err = files_restore_seal(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = tracee_state(r, &r->procs[i]);
 	return err;
@@ -168,6 +169,8 @@ static int release(struct restore *r)
 		err = tracee_settle(r, &r->procs[i]);
 	if (!err)
 		err = ipc_restore_end(&r->job);
+	if (!err)
+		err = files_restore_late(&r->job);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = tracee_detach(r, &r->procs[i]);

@@ -1,39 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What can't be restarted is refused while the job still runs. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "state/files.h"
+#include "state/fdkind.h"
 
-/* All of a memfd is among the memory that is saved. */
-static bool is_mapped(const struct state_process *p, const struct fd_info *f)
+#define WHY_MAX 200
+
+/* What it is that makes @f impossible to restart, in @why. */
+static int check_one(struct state_process *p, const struct fd_info *f, char why[WHY_MAX])
 {
-	uint64_t end = 0;
+	const struct fd_kind *kind = fd_kind(f->kind);
+	int err = 0;
 
-	for (size_t i = 0; i < p->maps.n; i++) {
-		const struct vma *v = &p->maps.data[i];
-
-		if (v->inode == f->st.st_ino && v->shared && v->offset <= end &&
-		    v->offset + (v->end - v->start) > end)
-			end = v->offset + (v->end - v->start);
-	}
-	return end >= (uint64_t)f->st.st_size;
-}
-
-/* Why @f can't be restarted, or NULL. */
-static const char *reason(const struct state_process *p, const struct fd_info *f)
-{
-	if (!file_restorable(f->kind))
-		return file_kind_text(f->kind);
-	if (procfs_field(f->fdinfo, "lock"))
-		return "a file with a lock on it";
-	/* /dev/shm, tmpfiles: the content goes away with the process. */
-	if ((f->kind == FILE_REGULAR || f->kind == FILE_DIRECTORY) && f->st.st_nlink == 0)
-		return "a deleted file";
-	if (f->kind == FILE_MEMFD && !is_mapped(p, f))
-		return "a memfd that isn't mapped as a whole";
-	return NULL;
+	if (!kind->open)
+		err = refuse(-EOPNOTSUPP, "%s", kind->text);
+	else if (procfs_field(f->fdinfo, "lock"))
+		err = refuse(-EOPNOTSUPP, "a file with a lock on it");
+	else if (kind->check)
+		err = kind->check(p, f);
+	if (err == -EOPNOTSUPP)
+		snprintf(why, WHY_MAX, "%s", err_text(err));
+	return err;
 }
 
 static int check_maps(const struct state_process *p)
@@ -53,26 +42,27 @@ static int check_maps(const struct state_process *p)
 int files_check(struct state_process *p)
 {
 	_cleanup_fd_list_ struct fd_list fds = {0};
+	char why[WHY_MAX], others[WHY_MAX], more[48] = "";
 	const struct fd_info *first = NULL;
-	char more[48] = "";
-	unsigned others = 0;
+	unsigned n = 0;
 	int err = fd_list_read(p->target, &fds);
 
 	if (err)
 		return err;
 	vec_each (f, &fds) {
-		if (!reason(p, f))
-			continue;
-		others += first != NULL;
-		if (!first)
+		err = check_one(p, f, first ? others : why);
+		if (err && err != -EOPNOTSUPP)
+			return err;
+		n += err != 0;
+		if (err && !first)
 			first = f;
 	}
 	if (!first)
 		return check_maps(p);
-	if (others)
-		snprintf(more, sizeof(more), " (and %u more like that)", others);
+	if (n > 1)
+		snprintf(more, sizeof(more), " (and %u more like that)", n - 1);
 	return refuse(-EOPNOTSUPP,
 		      "descriptor %d is %s (%s), which can't be restarted%s: "
 		      "--no-restart saves the data only",
-		      first->fd, reason(p, first), first->path, more);
+		      first->fd, why, first->path, more);
 }

@@ -84,61 +84,6 @@ enum file_kind file_classify(const char *path, const struct stat *st, uint32_t f
 	return FILE_OTHER;
 }
 
-const char *file_kind_text(enum file_kind kind)
-{
-	switch (kind) {
-	case FILE_REGULAR:
-		return "a file";
-	case FILE_DIRECTORY:
-		return "a directory";
-	case FILE_PIPE:
-		return "a pipe";
-	case FILE_FIFO:
-		return "a named pipe";
-	case FILE_MEMORY_DEVICE:
-		return "a memory device";
-	case FILE_TERMINAL:
-		return "a terminal";
-	case FILE_MEMFD:
-		return "a memfd";
-	case FILE_PATH:
-		return "a path";
-	case FILE_OTHER_DEVICE:
-		return "a device";
-	case FILE_SOCKET:
-		return "a socket";
-	case FILE_EPOLL:
-		return "an epoll instance";
-	case FILE_EVENTFD:
-		return "an eventfd";
-	case FILE_TIMERFD:
-		return "a timerfd";
-	case FILE_SIGNALFD:
-		return "a signalfd";
-	case FILE_INOTIFY:
-		return "an inotify instance";
-	case FILE_FANOTIFY:
-		return "a fanotify group";
-	case FILE_PIDFD:
-		return "a pidfd";
-	case FILE_USERFAULTFD:
-		return "a userfaultfd";
-	case FILE_IO_URING:
-		return "an io_uring";
-	case FILE_PERF_EVENT:
-		return "a perf event";
-	case FILE_BPF:
-		return "a BPF object";
-	case FILE_PROC:
-		return "a file of /proc";
-	case FILE_NAMESPACE:
-		return "a namespace";
-	case FILE_OTHER:
-		break;
-	}
-	return "something unknown";
-}
-
 /* Bare -ENOENT: it was closed meanwhile (of a running process). */
 static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 {

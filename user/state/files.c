@@ -1,43 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Open files. Two descriptors of a job that share a description (dup, fork: one offset, one set
- * of flags) are found by kcmp(2). What is in a pipe is copied by tee(2): it stays there.
+ * of flags) are found by kcmp(2). What the kinds need besides: fdkind.h.
  */
-#include "state/files.h"
+#include "state/fdkind.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "state/files.pb-c.h"
-
 #define BUCKETS 1024
-
-/* An open file description, known by one descriptor that has it. */
-struct description {
-	pid_t pid;
-	struct fd_info info;
-	uint32_t seals;
-	uint32_t next; /* index + 1 of the next one in its bucket */
-};
-
-struct pipe_copy {
-	uint64_t inode;
-	int fd; /* read end of our copy */
-	uint32_t capacity, bytes;
-	bool packets;
-};
 
 struct file_jobs {
 	VEC(struct description) list;
 	uint32_t bucket[BUCKETS];
-	VEC(struct pipe_copy) pipes;
+	void *slots[FILE_KINDS];
 };
 
 struct descriptor {
@@ -61,14 +43,28 @@ void file_jobs_free(struct file_jobs *f)
 	if (!f)
 		return;
 	vec_each (d, &f->list) {
+		const struct fd_kind *kind = fd_kind(d->info.kind);
+
+		if (d->note && kind->free_note)
+			kind->free_note(d->note);
 		free(d->info.path);
 		free(d->info.fdinfo);
 	}
-	vec_each (p, &f->pipes)
-		cleanup_fd(&p->fd);
+	for (uint32_t i = 0; i < FILE_KINDS; i++)
+		if (f->slots[i] && fd_kind(i)->free_slot)
+			fd_kind(i)->free_slot(f->slots[i]);
 	vec_free(&f->list);
-	vec_free(&f->pipes);
 	free(f);
+}
+
+void **file_jobs_slot(struct file_jobs *jobs, enum file_kind kind)
+{
+	return &jobs->slots[kind];
+}
+
+struct description *file_jobs_get(struct file_jobs *jobs, uint32_t id)
+{
+	return id && id <= jobs->list.n ? &jobs->list.data[id - 1] : NULL;
 }
 
 static void free_note(void *arg)
@@ -114,88 +110,24 @@ static int find(struct file_jobs *jobs, pid_t pid, const struct fd_info *f)
 	return 0;
 }
 
-static int pipe_copy(struct file_jobs *jobs, int fd, const struct fd_info *f)
-{
-	int bytes = 0, capacity = fcntl(fd, F_GETPIPE_SZ), ends[2];
-	_cleanup_fd_ int in = -1, out = -1;
-	struct pipe_copy *copy;
-	ssize_t got = 0;
-
-	if (ioctl(fd, FIONREAD, &bytes) || capacity < 0)
-		return fail(-errno, "look into the pipe of descriptor %d", f->fd);
-	if (bytes > 0) {
-		if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
-			return fail(-errno, "copy a pipe");
-		in = ends[0];
-		out = ends[1];
-		/* Beyond pipe-user-pages-soft this is refused; most pipes aren't full. */
-		if (capacity > fcntl(out, F_GETPIPE_SZ) &&
-		    fcntl(out, F_SETPIPE_SZ, capacity) < 0)
-			errno = 0;
-		got = tee(fd, out, (size_t)bytes, SPLICE_F_NONBLOCK);
-		if (got != bytes)
-			return fail(got < 0 ? -errno : -ENOSPC,
-				    "copy what is in the pipe of descriptor %d", f->fd);
-	}
-	copy = vec_push(&jobs->pipes);
-	if (!copy)
-		return fail(-ENOMEM, "note a pipe");
-	*copy = (struct pipe_copy){.inode = f->st.st_ino,
-				   .fd = take_fd(&in),
-				   .capacity = (uint32_t)capacity,
-				   .bytes = (uint32_t)bytes,
-				   .packets = f->flags & O_DIRECT};
-	return 0;
-}
-
-/* The packet mode is the writer's flag, and the writer may come after the reader. */
-static bool pipe_known(struct file_jobs *jobs, const struct fd_info *f)
-{
-	vec_each (copy, &jobs->pipes) {
-		if (copy->inode != f->st.st_ino)
-			continue;
-		copy->packets |= !!(f->flags & O_DIRECT);
-		return true;
-	}
-	return false;
-}
-
-/* What is needed besides /proc, of kinds that can be opened without an effect. */
-static int look_inside(struct state_process *p, struct description *d)
-{
-	bool is_pipe = d->info.kind == FILE_PIPE || d->info.kind == FILE_FIFO;
-	_cleanup_fd_ int fd = -1;
-	char path[32];
-
-	if ((!is_pipe && d->info.kind != FILE_MEMFD) ||
-	    (is_pipe && pipe_known(p->job->files, &d->info)))
-		return 0;
-	snprintf(path, sizeof(path), "fd/%d", d->info.fd);
-	fd = openat(p->target->proc_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (fd < 0)
-		return fail(-errno, "look into descriptor %d (%s)", d->info.fd, d->info.path);
-	if (is_pipe)
-		return pipe_copy(p->job->files, fd, &d->info);
-	d->seals = (uint32_t)fcntl(fd, F_GET_SEALS);
-	return 0;
-}
-
 /* Takes over what @f owns. */
 static int add(struct state_process *p, struct fd_info *f)
 {
 	struct file_jobs *jobs = p->job->files;
 	struct description *d = vec_push(&jobs->list);
+	const struct fd_kind *kind = fd_kind(f->kind);
 	uint32_t bucket = bucket_of(f);
 	int err;
 
 	if (!d)
 		return fail(-ENOMEM, "note an open file");
+	d->id = (uint32_t)jobs->list.n;
 	d->pid = p->target->pid;
 	d->info = *f;
 	f->path = f->fdinfo = NULL;
 	d->next = jobs->bucket[bucket];
 	jobs->bucket[bucket] = (uint32_t)jobs->list.n;
-	err = look_inside(p, d);
+	err = kind->dump ? kind->dump(p, jobs, d) : 0;
 	return err ? err : (int)jobs->list.n;
 }
 
@@ -222,7 +154,10 @@ static int dump(struct state_process *p, void **slot)
 			return fail(-ENOMEM, "note open files");
 		*slot_fd = (struct descriptor){fd, cloexec, (uint32_t)id};
 	}
-	return 0;
+	for (uint32_t i = 0; i < FILE_KINDS && !err; i++)
+		if (fd_kind(i)->dumped)
+			err = fd_kind(i)->dumped(p, p->job->files);
+	return err;
 }
 
 static int finish(struct state_process *p, void **slot)
@@ -248,12 +183,13 @@ static int finish(struct state_process *p, void **slot)
 			       &table.base);
 }
 
-static void fill_file(const struct description *d, uint32_t id, Icp__OpenFile *out)
+static int fill_file(const struct description *d, Icp__OpenFile *out)
 {
 	const struct fd_info *f = &d->info;
+	const struct fd_kind *kind = fd_kind(f->kind);
 
 	icp__open_file__init(out);
-	out->id = id;
+	out->id = d->id;
 	out->kind = f->kind;
 	out->path = (ProtobufCBinaryData){strlen(f->path), (uint8_t *)f->path};
 	out->deleted = f->deleted;
@@ -266,76 +202,42 @@ static void fill_file(const struct description *d, uint32_t id, Icp__OpenFile *o
 	out->mode = f->st.st_mode;
 	out->size = (uint64_t)f->st.st_size;
 	out->mtime_ns = f->st.st_mtim.tv_sec * 1000000000ll + f->st.st_mtim.tv_nsec;
-	out->memfd_seals = d->seals;
-	if (!file_restorable(f->kind))
+	if (!kind->open)
 		out->fdinfo = (ProtobufCBinaryData){strlen(f->fdinfo), (uint8_t *)f->fdinfo};
+	return kind->finish ? kind->finish(d, out) : 0;
 }
 
-/* Empty our copy of a pipe into @out, whose buffers are allocated. */
-static int fill_pipe(struct pipe_copy *copy, Icp__PipeContent *out)
+static int fill_job(struct file_jobs *f, Icp__OpenFiles *out)
 {
-	size_t max_packets = copy->packets ? copy->bytes : 0;
+	int err = 0;
 
-	icp__pipe_content__init(out);
-	out->inode = copy->inode;
-	out->capacity = copy->capacity;
-	out->data.data = malloc(copy->bytes + 1u);
-	out->packets = calloc(max_packets + 1, sizeof(uint32_t));
-	if (!out->data.data || !out->packets)
-		return fail(-ENOMEM, "note a pipe");
-	while (out->data.len < copy->bytes) {
-		ssize_t got = read(copy->fd, out->data.data + out->data.len,
-				   copy->bytes - out->data.len);
-
-		if (got <= 0)
-			return fail(got < 0 ? -errno : -ENODATA, "read the copy of a pipe");
-		out->data.len += (size_t)got;
-		if (copy->packets)
-			out->packets[out->n_packets++] = (uint32_t)got;
-	}
-	return 0;
-}
-
-static int fill_pipes(struct file_jobs *f, Icp__PipeContent *msgs, Icp__OpenFiles *out)
-{
-	for (size_t i = 0; i < f->pipes.n; i++) {
-		int err;
-
-		out->pipes[out->n_pipes++] = &msgs[i];
-		err = fill_pipe(&f->pipes.data[i], &msgs[i]);
-		if (err)
-			return err;
-	}
-	return 0;
+	for (uint32_t i = 0; i < FILE_KINDS && !err; i++)
+		if (f->slots[i] && fd_kind(i)->finish_job)
+			err = fd_kind(i)->finish_job(f->slots[i], out);
+	return err;
 }
 
 int file_jobs_finish(struct file_jobs *f, Icp__Manifest *m)
 {
 	_cleanup_free_ Icp__OpenFile *files = calloc(f->list.n + 1, sizeof(*files));
 	_cleanup_free_ Icp__OpenFile **list = calloc(f->list.n + 1, sizeof(*list));
-	_cleanup_free_ Icp__PipeContent *pipes = calloc(f->pipes.n + 1, sizeof(*pipes));
-	_cleanup_free_ Icp__PipeContent **pipe_list =
-		calloc(f->pipes.n + 1, sizeof(*pipe_list));
 	Icp__OpenFiles msg = ICP__OPEN_FILES__INIT;
-	int err;
+	int err = 0;
 
-	if (!files || !list || !pipes || !pipe_list)
+	if (!files || !list)
 		return fail(-ENOMEM, "note open files");
-	for (size_t i = 0; i < f->list.n; i++) {
-		fill_file(&f->list.data[i], (uint32_t)i + 1, &files[i]);
-		list[i] = &files[i];
-	}
 	msg.files = list;
-	msg.n_files = f->list.n;
-	msg.pipes = pipe_list;
-	err = fill_pipes(f, pipes, &msg);
+	for (size_t i = 0; i < f->list.n && !err; i++) {
+		err = fill_file(&f->list.data[i], &files[i]);
+		list[msg.n_files++] = &files[i];
+	}
+	if (!err)
+		err = fill_job(f, &msg);
 	if (!err)
 		err = state_pack_blob(&m->blobs, &m->n_blobs, "files", FILES_VERSION,
 				      &msg.base);
-	for (size_t i = 0; i < msg.n_pipes; i++) {
-		free(pipes[i].data.data);
-		free(pipes[i].packets);
-	}
+	for (size_t i = 0; i < msg.n_files; i++)
+		free(files[i].detail.data);
 	return err;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Kinds of open files. The numbers are in images: only append. */
+/* Open files. What the kinds do: fdkind.h. Their numbers are in images: only append. */
 #ifndef ICP_STATE_FILES_H
 #define ICP_STATE_FILES_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -19,7 +20,6 @@ enum file_kind {
 	FILE_TERMINAL,
 	FILE_MEMFD,
 	FILE_PATH, /* O_PATH */
-	/* From here on a restart can't bring them back. */
 	FILE_OTHER_DEVICE = 32,
 	FILE_SOCKET,
 	FILE_EPOLL,
@@ -36,17 +36,11 @@ enum file_kind {
 	FILE_PROC, /* a file of /proc: says something else after a restart */
 	FILE_NAMESPACE,
 	FILE_OTHER,
+	FILE_KINDS, /* how many; append before */
 };
-
-static inline bool file_restorable(enum file_kind kind)
-{
-	return kind < FILE_OTHER_DEVICE;
-}
 
 /* What it is, from where its link in /proc leads, its stat, and the O_* flags of its fdinfo. */
 enum file_kind file_classify(const char *path, const struct stat *st, uint32_t flags);
-/* "a socket", "an epoll instance"... */
-const char *file_kind_text(enum file_kind kind);
 
 /* One descriptor as /proc tells. */
 struct fd_info {

@@ -97,9 +97,10 @@ int objects_add(struct restore_job *job, uint64_t dev, uint64_t inode, const cha
 int objects_file(struct restore_job *job, const Icp__Vma *v, bool write) _must_use_;
 
 /* ---- open files: all descriptions of the job, after restore_open() of every process ---- */
-int files_restore_check(const struct restore_job *job) _must_use_;
+int files_restore_check(struct restore_job *job) _must_use_;
 int files_restore_open(struct restore_job *job) _must_use_;
-int files_restore_seal(struct restore_job *job) _must_use_; /* memfds; their content is there */
+int files_restore_link(struct restore_job *job) _must_use_; /* all stubs are there */
+int files_restore_late(struct restore_job *job) _must_use_; /* the last before all run */
 
 /* ---- System V segments: job-wide ---- */
 /* Make those of the manifest; refused when a key is taken. */
