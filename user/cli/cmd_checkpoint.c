@@ -21,7 +21,7 @@ struct options {
 	const char *dir, *label, *tracker;
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
-	bool keep, stop, full, paranoid, no_restart, json;
+	bool keep, stop, full, paranoid, no_restart, tcp_close, json;
 	enum dump_release_how how;
 	enum icp_codec codec;
 	char path[PATH_MAX]; /* dir, absolute */
@@ -42,6 +42,7 @@ enum {
 	OPT_COMPRESS,
 	OPT_PARANOID,
 	OPT_NO_RESTART,
+	OPT_TCP_CLOSE,
 };
 
 static const struct option long_options[] = {
@@ -60,6 +61,7 @@ static const struct option long_options[] = {
 	{"compress", required_argument, NULL, OPT_COMPRESS},
 	{"paranoid", no_argument, NULL, OPT_PARANOID},
 	{"no-restart", no_argument, NULL, OPT_NO_RESTART},
+	{"tcp-close", no_argument, NULL, OPT_TCP_CLOSE},
 	{NULL, 0, NULL, 0},
 };
 
@@ -136,6 +138,9 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_NO_RESTART:
 		o->no_restart = true;
 		return 0;
+	case OPT_TCP_CLOSE:
+		o->tcp_close = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_checkpoint, argv);
 	}
@@ -192,6 +197,7 @@ static struct checkpoint_request request_of(const struct options *o)
 		.label = o->label,
 		.full = o->full,
 		.no_restart = o->no_restart,
+		.tcp_close = o->tcp_close,
 		.paranoid = o->paranoid,
 		.codec = o->codec,
 		.how = o->how,
@@ -538,6 +544,8 @@ const struct verb verb_checkpoint = {
 		"if they missed a page\n"
 		"      --no-restart     also save what icp-bpf restart can't bring back "
 		"(sockets...): only the data is wanted\n"
+		"      --tcp-close      connections to processes outside of the job are saved "
+		"as closed: not refused\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir "

@@ -38,6 +38,9 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		err = describe_job(d);
 	if (err)
 		return err;
+	state_job_set(d->state, &(struct state_job_how){.kill = config->kill,
+							.tcp_close = config->tcp_close,
+							.no_restart = config->no_restart});
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
 	*out = take_ptr(d);

@@ -42,6 +42,8 @@ struct dump_config {
 	bool dedup;	 /* store equal pages once: worth it for several processes */
 	bool full;	 /* write every page, whatever the parent has */
 	bool no_restart; /* don't refuse what can't be restarted */
+	bool kill;	 /* the job is to end after it */
+	bool tcp_close;	 /* connections out of the job are saved as closed */
 	bool paranoid;	 /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;		/* "" for none */

@@ -10,7 +10,7 @@ struct checkpoint_request {
 	const char *
 		dir; /* of the repository; made if it is not there. Absolute when sent to a session */
 	const char *label; /* may be NULL */
-	bool full, no_restart, paranoid;
+	bool full, no_restart, paranoid, tcp_close;
 	enum icp_codec codec;
 	enum dump_release_how how;
 	unsigned deadline_ms; /* the longest pause; 0: 5 s */

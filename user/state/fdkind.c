@@ -38,6 +38,10 @@ static const struct fd_kind others[FILE_KINDS] = {
 	[FILE_PROC] = {.text = "a file of /proc"},
 	[FILE_NAMESPACE] = {.text = "a namespace"},
 	[FILE_OTHER] = {.text = "something unknown"},
+	[FILE_TCP] = {.text = "a TCP socket"},
+	[FILE_UDP] = {.text = "a UDP socket"},
+	[FILE_NETLINK] = {.text = "a netlink socket"},
+	[FILE_UNIX] = {.text = "a Unix socket"},
 };
 
 const struct fd_kind *fd_kind(uint32_t kind)

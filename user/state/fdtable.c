@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "state/files.h"
@@ -84,6 +85,28 @@ enum file_kind file_classify(const char *path, const struct stat *st, uint32_t f
 	return FILE_OTHER;
 }
 
+/* Of a socket, by its protocol's name: no look at the socket itself is needed. */
+static enum file_kind socket_kind(int fds, const char *name)
+{
+	static const struct {
+		const char *protocol;
+		enum file_kind kind;
+	} kinds[] = {
+		{"TCP", FILE_TCP},	    {"TCPv6", FILE_TCP},       {"UDP", FILE_UDP},
+		{"UDPv6", FILE_UDP},	    {"NETLINK", FILE_NETLINK}, {"UNIX", FILE_UNIX},
+		{"UNIX-STREAM", FILE_UNIX},
+	};
+	char path[48], protocol[32] = "";
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", fds, name);
+	if (getxattr(path, "system.sockprotoname", protocol, sizeof(protocol) - 1) < 0)
+		return FILE_SOCKET;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (!strcmp(protocol, kinds[i].protocol))
+			return kinds[i].kind;
+	return FILE_SOCKET;
+}
+
 /* Bare -ENOENT: it was closed meanwhile (of a running process). */
 static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 {
@@ -105,6 +128,8 @@ static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 	out->flags = (uint32_t)procfs_number(out->fdinfo, "flags", 8);
 	out->mnt_id = (uint32_t)procfs_number(out->fdinfo, "mnt_id", 10);
 	out->kind = file_classify(out->path, &out->st, out->flags);
+	if (out->kind == FILE_SOCKET)
+		out->kind = socket_kind(fds, name);
 	return 0;
 }
 

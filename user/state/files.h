@@ -36,6 +36,10 @@ enum file_kind {
 	FILE_PROC, /* a file of /proc: says something else after a restart */
 	FILE_NAMESPACE,
 	FILE_OTHER,
+	FILE_TCP,
+	FILE_UDP,
+	FILE_NETLINK,
+	FILE_UNIX,
 	FILE_KINDS, /* how many; append before */
 };
 

@@ -20,6 +20,7 @@ struct buildids;
 struct state_job {
 	struct file_jobs *files;
 	struct buildids *ids;
+	struct state_job_how how;
 };
 
 int file_jobs_new(struct file_jobs **out) _must_use_;

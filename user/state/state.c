@@ -31,6 +31,11 @@ int state_job_new(struct state_job **out)
 	return 0;
 }
 
+void state_job_set(struct state_job *job, const struct state_job_how *how)
+{
+	job->how = *how;
+}
+
 void state_job_free(struct state_job *job)
 {
 	if (!job)

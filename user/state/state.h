@@ -61,7 +61,15 @@ struct state_ops {
 /* In order; NULL-terminated. Any function may be NULL. */
 extern const struct state_ops *const state_kinds[];
 
+/* What the checkpoint is for. */
+struct state_job_how {
+	bool kill;	 /* the job ends after it */
+	bool tcp_close;	 /* connections out of the job are saved as closed */
+	bool no_restart; /* only the data is wanted */
+};
+
 int state_job_new(struct state_job **out) _must_use_;
+void state_job_set(struct state_job *job, const struct state_job_how *how);
 void state_job_free(struct state_job *job);
 
 static inline void cleanup_state_job(struct state_job **job)
