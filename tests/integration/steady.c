@@ -12,7 +12,9 @@
 
 #define SAMPLES 2000
 #define EARLY 300 /* everything that is ever needed was allocated by then */
-#define MAY_GROW_KB 256
+#define MIDDLE 1100
+/* Buffers grow once more when a slow machine makes a larger sample; a leak is there in both halves. */
+#define MAY_GROW_KB 128
 
 struct use {
 	long rss_kb;
@@ -68,12 +70,11 @@ static size_t lines(const char *text)
 	return n;
 }
 
-/* The target forks, makes threads and writes all the time; of the two looks the second is near
- * the end. */
+/* The target forks, makes threads and writes all the time; the last look is near the end. */
 static void trace_long(const char *more)
 {
 	struct talker target;
-	struct use early = {0}, late = {0};
+	struct use early = {0}, middle = {0}, late = {0};
 	struct run r;
 	char pid[16], count[16], *err;
 	const char *argv[] = {
@@ -91,20 +92,24 @@ static void trace_long(const char *more)
 		wait_sample(&r, i);
 		if (i == EARLY)
 			look(&r, &early);
+		if (i == MIDDLE)
+			look(&r, &middle);
 	}
 	look(&r, &late);
 	run_wait(&r, 60);
-	print_message("RSS %ld kB at sample %d, %ld kB at %d\n", early.rss_kb, EARLY,
-		      late.rss_kb, SAMPLES - 100);
+	print_message("RSS %ld kB at sample %d, %ld kB at %d, %ld kB at %d\n", early.rss_kb,
+		      EARLY, middle.rss_kb, MIDDLE, late.rss_kb, SAMPLES - 100);
 	err = run_text(r.err);
 	assert_string_equal(err, "");
 	assert_int_equal(r.status, 0);
-	assert_true(early.rss_kb > 0 && late.rss_kb > 0);
-	assert_in_range(late.rss_kb, 1, early.rss_kb + MAY_GROW_KB);
+	assert_true(early.rss_kb > 0 && middle.rss_kb > 0 && late.rss_kb > 0);
+	assert_true(middle.rss_kb <= early.rss_kb + MAY_GROW_KB ||
+		    late.rss_kb <= middle.rss_kb + MAY_GROW_KB);
 	/* one may be open for a moment at either look (pagemap); a leak is one for each of 1600 samples or 16 forks */
 	assert_in_range(lines(late.fds), 1, lines(early.fds) + 4);
 	free(err);
 	free(early.fds);
+	free(middle.fds);
 	free(late.fds);
 	run_close(&r);
 	talker_ask(&target, "?", "ok");
