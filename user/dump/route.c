@@ -168,7 +168,8 @@ int segments_known(struct dump *d)
 	if (err)
 		return err;
 	for (size_t i = 0; i < d->procs.n; i++)
-		sources &= d->procs.data[i]->src.since_version == d->config.parent;
+		sources &= d->procs.data[i]->src.since_version == d->config.parent &&
+			   !d->procs.data[i]->src.tracker->ops->blind_to_dropped;
 	for (size_t i = 0; i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
@@ -189,11 +190,16 @@ int segments_settle(struct dump *d, bool all_exact)
 {
 	_cleanup_sysvshm_ struct sysvshm list = {0};
 	int err = d->segments.n ? sysvshm_read(&list) : 0;
+	bool blind = false;
+
+	for (size_t i = 0; !all_exact && i < d->procs.n; i++)
+		blind |= d->procs.data[i]->src.tracker->ops->blind_to_dropped;
 
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
-		bool unseen = s->stream.todo.n || !info || info->atime >= d->start_time - 1 ||
+		bool unseen = blind || s->stream.todo.n || !info ||
+			      info->atime >= d->start_time - 1 ||
 			      info->dtime >= d->start_time - 1 ||
 			      info->nattch != attachments(d, s->shmid);
 

@@ -18,6 +18,7 @@
 struct warden {
 	int sock;
 	pid_t pid;
+	bool frozen; /* a freeze has succeeded, and no thaw was asked for */
 };
 
 int warden_send(int sock, const void *data, size_t len, int fd)
@@ -207,9 +208,15 @@ int warden_freeze(struct warden *w, const pid_t *pids, size_t n, bool follow,
 	if (!n || n > WARDEN_DATA_MAX / sizeof(*pids))
 		return refuse(-EINVAL, "freeze %zu processes", n);
 	err = ask(w, &q, pids, &r, NULL, NULL);
+	w->frozen |= !err;
 	if (!err && frozen_ns)
 		*frozen_ns = r.ns;
 	return err;
+}
+
+bool warden_is_frozen(const struct warden *w)
+{
+	return w->frozen;
 }
 
 int warden_threads(struct warden *w, struct warden_thread **out, size_t *n)
@@ -339,6 +346,7 @@ int warden_thaw(struct warden *w, uint64_t *paused_ns)
 	struct warden_reply r;
 	int err = ask(w, &q, NULL, &r, NULL, NULL);
 
+	w->frozen = false;
 	if (!err && paused_ns)
 		*paused_ns = r.ns;
 	return err;
@@ -349,6 +357,7 @@ int warden_kill(struct warden *w)
 	struct warden_request q = {.op = WARDEN_KILL};
 	struct warden_reply r;
 
+	w->frozen = false;
 	return ask(w, &q, NULL, &r, NULL, NULL);
 }
 
@@ -365,5 +374,6 @@ int warden_leave_stopped(struct warden *w)
 	struct warden_request q = {.op = WARDEN_LEAVE_STOPPED};
 	struct warden_reply r;
 
+	w->frozen = false;
 	return ask(w, &q, NULL, &r, NULL, NULL);
 }

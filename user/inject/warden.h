@@ -67,6 +67,9 @@ struct warden_call {
 int warden_freeze(struct warden *w, const pid_t *pids, size_t n, bool follow,
 		  unsigned deadline_ms, uint64_t *frozen_ns) _must_use_;
 
+/* Between a successful warden_freeze() and its end, as far as asked for: the deadline may have thawed it. */
+bool warden_is_frozen(const struct warden *w);
+
 /*
  * The frozen threads, in an array that the caller frees: process id, thread id, and whether the
  * thread was in a group stop (SIGSTOP) when it was frozen; it will be again after the thaw.

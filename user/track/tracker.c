@@ -2,14 +2,13 @@
 #include "track/tracker.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
-const struct tracker_ops *const tracker_backends[] = {&tracker_uffd, NULL};
+const struct tracker_ops *const tracker_backends[] = {&tracker_uffd, &tracker_softdirty, NULL};
 
 const struct tracker_absence tracker_absent[] = {
 	{"kmod", "a kernel module resets the WRITE bit of page-table entries",
-	 "not in this version: uffd is, for Linux 6.7 and newer"},
-	{"softdirty", "the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)",
-	 "not in this version: uffd is, for Linux 6.7 and newer"},
+	 "not in this version"},
 	{0},
 };
 
@@ -38,9 +37,11 @@ static const struct tracker_ops *best(char *why, size_t len)
 int tracker_choose(const char *name, const struct tracker_ops **out)
 {
 	char why[200] = "";
-	const struct tracker_ops *ops = name ? find(name) : best(why, sizeof(why));
+	const struct tracker_ops *ops;
 	int err;
 
+	name = name ? name : getenv("ICP_TRACKER");
+	ops = name ? find(name) : best(why, sizeof(why));
 	for (size_t i = 0; name && tracker_absent[i].name; i++)
 		if (!strcmp(tracker_absent[i].name, name))
 			return refuse(-EOPNOTSUPP, "tracker %s is %s", name,

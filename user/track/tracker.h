@@ -14,6 +14,9 @@ struct tracker;
 
 struct tracker_ops {
 	const char *name, *purpose;
+	/* Entries of shared memory that were populated, written and dropped between two takes are in neither: only a comparison
+	 * finds those. */
+	bool blind_to_dropped;
 	/* Can it work here? 0, or -EOPNOTSUPP/-EPERM with why and what to do in @why (no error message is set). */
 	int (*probe)(char *why, size_t len);
 	int (*open)(struct target *target, struct warden *warden, bool count_present,
@@ -25,7 +28,7 @@ struct tracker_ops {
 	void (*close)(struct tracker *t);
 };
 
-extern const struct tracker_ops tracker_uffd;
+extern const struct tracker_ops tracker_uffd, tracker_softdirty;
 
 /* Every backend, best first; NULL-terminated. */
 extern const struct tracker_ops *const tracker_backends[];
@@ -44,7 +47,13 @@ struct tracker {
 	uint64_t stopped_ns; /* how long attaching stopped the target */
 };
 
-/* The backend @name, or the best one that works here for NULL; refuses with why. */
+/* Memory that is tracked at all: not the kernel's own mappings. */
+static inline bool tracker_wants(const struct vma *v)
+{
+	return v->kind != VMA_SPECIAL;
+}
+
+/* The backend @name, for NULL that of ICP_TRACKER in the environment or the best one that works here; refuses with why. */
 int tracker_choose(const char *name, const struct tracker_ops **out) _must_use_;
 
 /*

@@ -22,7 +22,7 @@
 #include "base/log.h"
 #include "base/page.h"
 #include "proc/pagemap.h"
-#include "proc/pinned.h"
+#include "track/pins.h"
 
 /* include/uapi/linux/userfaultfd.h of 6.7; Debian 12's headers are older */
 #define FEATURE_WP_ASYNC (1ull << 15)
@@ -53,10 +53,6 @@ static int enable(int uffd)
 
 static int probe(char *why, size_t len)
 {
-	uint64_t next, here = page_down((uintptr_t)&next);
-	struct page_region region;
-	struct page_scan scan = {.return_mask = PG_PRESENT};
-	_cleanup_fd_ int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	_cleanup_fd_ int uffd =
 		(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
 	int err;
@@ -73,16 +69,11 @@ static int probe(char *why, size_t len)
 			 "6.7 or newer has");
 		return -EOPNOTSUPP;
 	}
-	if (pagemap_scan(pagemap, &scan, here, here + page_size(), &region, 1, &next) < 0) {
+	if (!pagemap_has_scan()) {
 		snprintf(why, len, "this kernel has no PAGEMAP_SCAN: Linux 6.7 or newer has");
 		return -EOPNOTSUPP;
 	}
 	return 0;
-}
-
-static bool trackable(const struct vma *v)
-{
-	return v->kind != VMA_SPECIAL;
 }
 
 static bool has_markers(const struct vma *v)
@@ -349,7 +340,7 @@ static int scan_vma(struct uffd_tracker *t, const struct vma *v, uint64_t from,
 
 static bool same_scan(const struct vma *a, const struct vma *b)
 {
-	return trackable(b) && a->end == b->start && a->shared == b->shared &&
+	return tracker_wants(b) && a->end == b->start && a->shared == b->shared &&
 	       has_markers(a) == has_markers(b) && (a->shared || a->kind == b->kind);
 }
 
@@ -375,7 +366,7 @@ static int scan_all(struct uffd_tracker *t, const struct maps *maps, struct dirt
 
 	for (size_t i = 0, last; !err && i < maps->n; i = last + 1) {
 		last = i;
-		if (!trackable(&maps->data[i]))
+		if (!tracker_wants(&maps->data[i]))
 			continue;
 		while (last + 1 < maps->n &&
 		       same_scan(&maps->data[last], &maps->data[last + 1]))
@@ -398,7 +389,7 @@ static int scan_ranges(struct uffd_tracker *t, const struct maps *maps,
 			const struct vma *v = &maps->data[k];
 			uint64_t from = r->start > v->start ? r->start : v->start;
 
-			if (trackable(v))
+			if (tracker_wants(v))
 				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end,
 						 false, out);
 			if (err == -EPERM) /* not armed at all: a new mapping */
@@ -427,84 +418,31 @@ static int add_pending(struct uffd_tracker *t, struct dirty *out)
 	return 0;
 }
 
-static int add_range(const struct maps *maps, const struct pinned_range *r, struct dirty *out)
-{
-	_cleanup_(dirty_free) struct dirty one = {0};
-	int err = 0;
-
-	vec_each (v, maps) {
-		uint64_t start = r->start > v->start ? r->start : v->start,
-			 end = r->end < v->end ? r->end : v->end;
-
-		if (!err && start < end && trackable(v))
-			err = dirty_append(&one, start, end, DIRTY_UNKNOWN);
-	}
-	return err || !one.n ? err : dirty_join(out, &one);
-}
-
-/*
- * What is pinned may be written at any time without a fault: it is dirty while it is, and once more after it was
- * given back, because it may have been written until then. @now: as of before the scan.
- */
-static int add_pinned(struct uffd_tracker *t, const struct maps *maps, struct pinned *now,
-		      struct dirty *out)
-{
-	_cleanup_(dirty_free) struct dirty all = {.lost = out->lost};
-	uint64_t epoch = out->epoch;
-	struct dirty joined;
-	int err = pinned_read(t->base.target, now);
-
-	vec_each (r, &t->pinned)
-		if (!err)
-			err = add_range(maps, r, &all);
-	vec_each (r, now)
-		if (!err)
-			err = add_range(maps, r, &all);
-	vec_free(&t->pinned);
-	t->pinned = *now;
-	*now = (struct pinned){0};
-	if (err || !all.n)
-		return err;
-	err = dirty_join(&all, out);
-	if (err)
-		return err;
-	joined = all;
-	joined.epoch = epoch;
-	all = *out;
-	*out = joined;
-	return 0;
-}
-
-static void free_pinned(struct pinned *p)
-{
-	vec_free(p);
-}
-
 static int take(struct tracker *base, const struct maps *maps, struct dirty *out)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	_cleanup_(free_pinned) struct pinned pinned = {0};
+	_cleanup_(pins_free) struct pinned pinned = {0};
 	int err = pinned_read(base->target, &pinned);
 
 	if (!err)
 		err = scan_all(t, maps, out);
 	if (!err)
 		err = add_pending(t, out);
-	return err ? err : add_pinned(t, maps, &pinned, out);
+	return err ? err : pins_add(base->target, &t->pinned, maps, &pinned, out);
 }
 
 static int take_ranges(struct tracker *base, const struct maps *maps, const struct dirty *where,
 		       struct dirty *out)
 {
 	struct uffd_tracker *t = (struct uffd_tracker *)base;
-	_cleanup_(free_pinned) struct pinned pinned = {0};
+	_cleanup_(pins_free) struct pinned pinned = {0};
 	int err = pinned_read(base->target, &pinned);
 
 	if (!err)
 		err = scan_ranges(t, maps, where, out);
 	if (!err)
 		err = add_pending(t, out);
-	return err ? err : add_pinned(t, maps, &pinned, out);
+	return err ? err : pins_add(base->target, &t->pinned, maps, &pinned, out);
 }
 
 static bool is_armed(struct uffd_tracker *t, const struct vma *v)
@@ -526,7 +464,7 @@ static int follow(struct tracker *base, const struct maps *maps)
 	int err = target_reopen_pagemap(base->target), joined;
 
 	for (size_t i = 0; !err && i < maps->n; i++)
-		if (trackable(&maps->data[i]) && !is_armed(t, &maps->data[i]))
+		if (tracker_wants(&maps->data[i]) && !is_armed(t, &maps->data[i]))
 			err = scan_vma(t, &maps->data[i], maps->data[i].start, &found);
 	joined = found.n ? dirty_join(&t->pending, &found) : 0;
 	return err ? err : joined;
@@ -538,7 +476,7 @@ static int arm_all(struct uffd_tracker *t, bool count_present)
 	int err = maps_read(t->base.target, &maps);
 
 	for (size_t i = 0; !err && i < maps.n; i++) {
-		if (!trackable(&maps.data[i]))
+		if (!tracker_wants(&maps.data[i]))
 			continue;
 		if (register_vma(t, &maps.data[i]) == -EBUSY)
 			return refuse(-EBUSY,
