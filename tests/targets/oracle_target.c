@@ -374,8 +374,12 @@ static void remap_something(struct worker *w)
 			wrong("mmap");
 		to = mremap(r->at, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 			    room);
-		if (to == MAP_FAILED) {
+		if (to == MAP_FAILED) { /* the end that was to go may have gone, too */
 			munmap(room, pages * PAGE);
+			if (pages < r->pages) {
+				munmap(r->at + pages * PAGE, (r->pages - pages) * PAGE);
+				r->pages = pages;
+			}
 			return;
 		}
 	} else {
