@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "obs/view.h"
 #include "session/checkpoint.h"
@@ -313,42 +314,6 @@ static int one_version(const struct options *o, struct session *s)
 
 /* ---- own session ---- */
 
-static int open_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* Follow the job until @due_ns. 1: told to end, or the job has ended. */
-static int follow(struct session *s, int signals, uint64_t due_ns)
-{
-	while (session_alive(s)) {
-		struct pollfd fds[2] = {{.fd = signals, .events = POLLIN},
-					{.fd = session_fd(s), .events = POLLIN}};
-		uint64_t now = now_ns();
-		int64_t left = now >= due_ns ? 0 : (int64_t)((due_ns - now) / 1000000) + 1;
-		int err;
-
-		if (now >= due_ns)
-			return 0;
-		if (poll(fds, 2, left > 1000 ? 1000 : (int)left) < 0 && errno != EINTR)
-			return fail(-errno, "poll");
-		if (fds[0].revents)
-			return 1;
-		err = session_step(s, NULL, false);
-		if (err)
-			return err;
-	}
-	return 1;
-}
-
 /* A version that fails after others went well is told of, and tried again when the next is due: the disk may have room then. */
 static int repeat(const struct options *o, struct session *s, int signals)
 {
@@ -367,17 +332,18 @@ static int repeat(const struct options *o, struct session *s, int signals)
 			break;
 		while (due <= now_ns())
 			due += every;
-		err = follow(s, signals, due);
+		err = session_follow(s, signals, due);
 	}
 	if (err == -EINTR && every)
 		err = 0; /* Ctrl-C is how it ends */
 	return err < 0 ? err : failed;
 }
 
-static int with_session(const struct options *o, int report_fd)
+static int with_session(const void *arg, int report_fd)
 {
+	const struct options *o = arg;
 	_cleanup_session_ struct session *s = NULL;
-	_cleanup_fd_ int signals = open_signals();
+	_cleanup_fd_ int signals = session_signals();
 	struct session_config config = {
 		.tracker = o->tracker,
 		.tree = true,
@@ -388,54 +354,14 @@ static int with_session(const struct options *o, int report_fd)
 	};
 	int err = signals < 0 ? fail(-errno, "signalfd")
 			      : session_open(&config, o->pids.data, o->pids.n, &s);
-	int null;
 
-	if (!err) {
-		err = control_open(s);
-		if (err == -EACCES)
-			err = o->keep ? refuse(err, "--keep-tracking needs the right to make "
-						    "/run/icp-bpf")
-				      : 0;
-	}
+	if (!err)
+		err = background_listen(s, o->keep);
 	if (!err)
 		err = repeat(o, s, signals);
 	if (report_fd < 0 || err < 0)
 		return err;
-	note("session %d goes on tracking in the background; --stop-tracking ends it",
-	     getpid());
-	/* in the background from here on: whoever started us has his result */
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	for (int i = 0; i <= 2; i++)
-		dup2(null, i);
-	close(null);
-	if (write(report_fd, "", 1) < 0)
-		return -errno;
-	close(report_fd);
-	return follow(s, signals, UINT64_MAX) < 0;
-}
-
-/* --keep-tracking: the session goes on in a process of its own, which tells us when the first version is there. */
-static int in_background(const struct options *o)
-{
-	int ends[2];
-	char byte;
-	pid_t pid;
-
-	if (pipe2(ends, O_CLOEXEC))
-		return cli_failed(fail(-errno, "pipe"));
-	pid = fork();
-	if (pid < 0)
-		return cli_failed(fail(-errno, "fork"));
-	if (!pid) {
-		int err;
-
-		close(ends[0]);
-		setsid();
-		err = with_session(o, ends[1]);
-		_exit(err < 0 ? cli_failed(err) : EXIT_DONE);
-	}
-	close(ends[1]);
-	return read(ends[0], &byte, 1) == 1 ? EXIT_DONE : EXIT_FAILED;
+	return background_go_on(s, signals, report_fd);
 }
 
 /* A session has the job's trackers: it does the work. -ENOENT: there is none. */
@@ -466,7 +392,7 @@ static int stop_tracking(const struct options *o)
 /* --every where a session follows the job: it is asked every time. */
 static int repeat_over_socket(const struct options *o)
 {
-	_cleanup_fd_ int signals = o->every_s > 0 ? open_signals() : -1;
+	_cleanup_fd_ int signals = o->every_s > 0 ? session_signals() : -1;
 	uint64_t due = now_ns(), every = (uint64_t)(o->every_s * 1e9);
 	int err = over_socket(o);
 
@@ -495,7 +421,7 @@ static int run_options(const struct options *o)
 		return err ? cli_failed(err) : EXIT_DONE;
 	err_clear();
 	if (o->keep)
-		return in_background(o);
+		return background(with_session, o);
 	err = with_session(o, -1);
 	return err < 0 ? cli_failed(err) : err ? EXIT_FAILED : EXIT_DONE;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "obs/view.h"
 #include "restore/restore.h"
@@ -13,17 +14,18 @@
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json;
+	bool detach, json, keep;
 	enum ctl_lookup lookup;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_JSON };
+enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_KEEP, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
 	{"version", required_argument, NULL, OPT_VERSION},
 	{"detach", no_argument, NULL, OPT_DETACH},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
+	{"keep-tracking", no_argument, NULL, OPT_KEEP},
 	{"json", no_argument, NULL, OPT_JSON},
 	{NULL, 0, NULL, 0},
 };
@@ -47,6 +49,9 @@ static int take_option(struct options *o, int opt, char **argv)
 			return 0;
 		return cli_usage(&verb_restart, "--lookup takes direct or rbtree, not '%s'",
 				 optarg);
+	case OPT_KEEP:
+		o->keep = true;
+		return 0;
 	case OPT_JSON:
 		o->json = true;
 		return 0;
@@ -146,6 +151,14 @@ static void give_terminal(pid_t group)
 	sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
+static bool is_root(const struct restart_result *r, pid_t pid)
+{
+	for (size_t i = 0; i < r->n_roots; i++)
+		if (r->roots[i] == pid)
+			return true;
+	return false;
+}
+
 /* Reap what ended. Returns how many roots are left; the first root's status in @status. */
 static size_t reap(struct restart_result *r, size_t left, int *status)
 {
@@ -164,7 +177,7 @@ static size_t reap(struct restart_result *r, size_t left, int *status)
 		}
 		if (pid == r->roots[0])
 			*status = st;
-		left--;
+		left -= is_root(r, pid);
 	}
 	return left;
 }
@@ -188,6 +201,46 @@ static int stay(struct restart_result *r, const sigset_t *set)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* ---- --keep-tracking ---- */
+
+struct tracking {
+	const struct options *o;
+	const struct restart_result *r;
+};
+
+/* What it wrote before the session is there nobody saw: the first checkpoint compares all of its memory. */
+static int track(const void *arg, int report_fd)
+{
+	const struct tracking *t = arg;
+	_cleanup_session_ struct session *s = NULL;
+	_cleanup_fd_ int signals = session_signals();
+	struct session_config config = {
+		.tree = true,
+		.interval_s = 1,
+		.checkpoints = true,
+		.cancel_fd = signals,
+		.background = true,
+	};
+	int err = signals < 0 ? fail(-errno, "signalfd")
+			      : session_open(&config, t->r->roots, t->r->n_roots, &s);
+
+	if (!err)
+		err = session_set_base(s, t->o->dir, t->r->version);
+	if (!err)
+		err = background_listen(s, true);
+	if (err)
+		return wrap(err, "the job runs, but is not tracked");
+	return background_go_on(s, signals, report_fd);
+}
+
+/* Before anything is made. */
+static int check_tracking(const struct options *o)
+{
+	const struct tracker_ops *ops;
+
+	return o->keep ? tracker_choose(NULL, &ops) : 0;
+}
+
 static int run(int argc, char **argv)
 {
 	struct options o = {0};
@@ -205,7 +258,9 @@ static int run(int argc, char **argv)
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	block_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
-	err = restart(&config, &result);
+	err = check_tracking(&o);
+	if (!err)
+		err = restart(&config, &result);
 	if (err)
 		return cli_failed(err);
 	if (o.json)
@@ -214,7 +269,10 @@ static int run(int argc, char **argv)
 		print_text(&result);
 	if (err) /* the job runs all the same */
 		cli_failed(err);
-	status = o.detach ? EXIT_DONE : stay(&result, &set);
+	if (o.keep)
+		status = background(track, &(struct tracking){&o, &result});
+	if (!o.detach)
+		status = stay(&result, &set);
 	restart_result_free(&result);
 	return status;
 }
@@ -239,6 +297,9 @@ const struct verb verb_restart = {
 		"      --detach         leave the job to itself once it runs\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"
+		"      --keep-tracking  leave a session in the background: the next checkpoint "
+		"is "
+		"an increment of this version\n"
 		"      --json           one JSON object once it runs, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf restart --dir /var/lib/icp/redis --detach\n",

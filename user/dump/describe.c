@@ -178,14 +178,20 @@ int describe_end(struct dump *d)
 
 const Icp__Process *parent_process(const struct dump *d, const struct target *t)
 {
-	if (!d->parent || strcmp(d->parent->boot_id, d->manifest->boot_id))
-		return NULL;
-	for (size_t i = 0; i < d->parent->n_processes; i++) {
+	bool same_boot = d->parent && !strcmp(d->parent->boot_id, d->manifest->boot_id);
+	struct state_origin origin;
+
+	for (size_t i = 0; same_boot && i < d->parent->n_processes; i++) {
 		const Icp__Process *p = d->parent->processes[i];
 
 		if (p->pid == (uint32_t)t->pid && p->start_time == t->start_time)
 			return p;
 	}
+	if (!d->parent || !state_origin_read(t, &origin))
+		return NULL;
+	for (size_t i = 0; i < d->parent->n_processes; i++)
+		if (state_origin_is(&origin, d->parent->processes[i]))
+			return d->parent->processes[i];
 	return NULL;
 }
 

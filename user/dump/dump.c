@@ -49,21 +49,21 @@ int dump_open(const struct dump_config *config, struct dump **out)
 
 static int open_proc(struct dump *d, struct dump_proc *p)
 {
-	bool in_parent = parent_process(d, p->src.target);
+	const Icp__Process *old = parent_process(d, p->src.target);
 	int err = source_open(&p->source, p->src.target);
 
 	if (!err)
-		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid, in_parent,
-				  p->src.ctl);
+		err = stream_open(d, &p->stream, (uint32_t)p->src.target->pid,
+				  old ? old->pid : 0, p->src.ctl);
 	if (!err)
 		err = maps_read(p->src.target, &p->maps);
 	if (err)
 		return err;
 	if (d->config.events && events_counters(d->config.events, p->src.target->pid, &p->seen))
 		p->seen = (struct icp_counters){0}; /* not followed yet */
-	d->result.incremental |= in_parent && !d->config.full;
+	d->result.incremental |= old && !d->config.full;
 	p->stream.compare_all =
-		d->config.full || !in_parent || p->src.since_version != d->config.parent;
+		d->config.full || !old || p->src.since_version != d->config.parent;
 	return describe_begin(d, p);
 }
 

@@ -136,6 +136,7 @@ int segments_settle(struct dump *d, bool all_exact) _must_use_;
 int describe_job(struct dump *d) _must_use_;
 int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
 int describe_end(struct dump *d) _must_use_;
+/* What @t was in the parent version: the same process, or the one that it was restarted from. */
 const Icp__Process *parent_process(const struct dump *d, const struct target *t);
 const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 
@@ -143,7 +144,8 @@ const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 bool proc_uses_direct_io(const struct dump_proc *p);
 
 /* stream.c */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent,
+/* @parent_id: the stream of the parent version that it goes on from, or 0. */
+int stream_open(struct dump *d, struct stream *s, uint32_t id, uint32_t parent_id,
 		struct ctl **owned) _must_use_;
 void stream_close(struct dump *d, struct stream *s);
 

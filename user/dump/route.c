@@ -109,8 +109,10 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	}
 	s->source.file_size = s->size;
 	if (!err)
-		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
-				  parent_segment(d, s->shmid) != NULL, NULL);
+		err = stream_open(
+			d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
+			parent_segment(d, s->shmid) ? ICP_STREAM_SHM | (uint32_t)s->shmid : 0,
+			NULL);
 	s->stream.compare_all = true; /* until segments_known() knows better */
 	return err ? err : populated_segment(s, &s->stream.todo);
 }

@@ -3,19 +3,21 @@
 #include "dump/internal.h"
 
 /* The control structure of the parent version, or an empty one, and a page file for what is new. */
-int stream_open(struct dump *d, struct stream *s, uint32_t id, bool in_parent,
+int stream_open(struct dump *d, struct stream *s, uint32_t id, uint32_t parent_id,
 		struct ctl **owned)
 {
 	int err = 0;
 
 	s->id = id;
-	if (in_parent && !d->config.full && owned && *owned &&
+	if (parent_id == id && !d->config.full && owned && *owned &&
 	    ctl_version(*owned) == d->config.parent)
 		s->ctl = take_ptr(*owned);
-	else if (in_parent && !d->config.full)
-		err = repo_ctl(d->config.repo, d->config.parent, id, &s->ctl);
+	else if (parent_id && !d->config.full)
+		err = repo_ctl(d->config.repo, d->config.parent, parent_id, &s->ctl);
 	else
 		err = ctl_new(id, (uint32_t)page_size(), &s->ctl);
+	if (!err && ctl_stream(s->ctl) != id)
+		ctl_move(s->ctl, id);
 	return err ? err : txn_pages(d->txn, id, &s->writer);
 }
 

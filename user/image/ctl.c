@@ -166,6 +166,13 @@ uint32_t ctl_page_size(const struct ctl *c)
 	return c->page_size;
 }
 
+void ctl_move(struct ctl *c, uint32_t stream)
+{
+	c->stream = stream;
+	c->version = 0;
+	c->chain_cost = 0;
+}
+
 uint32_t ctl_version(const struct ctl *c)
 {
 	return c->version;

@@ -70,6 +70,9 @@ int ctl_set(struct ctl *c, uint64_t page, const struct ctl_entry *e) _must_use_;
  * for that). */
 int ctl_remove(struct ctl *c, uint64_t page, uint64_t n) _must_use_;
 
+/* From now on it is of @stream: its file will be a full one, the pages stay where they are. */
+void ctl_move(struct ctl *c, uint32_t stream);
+
 /* Build the red-black tree (dropped again by any change). */
 int ctl_index(struct ctl *c) _must_use_;
 /* The entry of a page or NULL. With CTL_RBTREE and no tree: NULL. */

@@ -156,6 +156,22 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
+/* A session goes on from its own last version, whatever others added; a prune may have removed that. */
+static int choose_parent(const struct session *s, struct repo *repo, uint32_t *parent)
+{
+	const struct version *v;
+	int err = -ENOENT;
+
+	if (s->base_version && !memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+		err = repo_version(repo, s->base_version, &v);
+	if (err && err != -ENOENT)
+		return err;
+	if (err || v->state != VERSION_COMMITTED)
+		return repo_latest(repo, parent);
+	*parent = s->base_version;
+	return 0;
+}
+
 static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo,
 		     size_t processes, struct dump **out)
 {
@@ -180,15 +196,28 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 			       : r->how == DUMP_THAW ? DEADLINE_MS
 						     : DEADLINE_HOLD_MS,
 	};
-	int err = repo_latest(repo, &config.parent);
+	int err = choose_parent(s, repo, &config.parent);
 
 	return err ? err : dump_open(&config, out);
+}
+
+int session_set_base(struct session *s, const char *dir, uint32_t version)
+{
+	_cleanup_repo_ struct repo *repo = NULL;
+	int err = repo_open(dir, REPO_READ, &repo);
+
+	if (err)
+		return err;
+	memcpy(s->base_repo, repo->record.id, sizeof(s->base_repo));
+	s->base_version = version;
+	return 0;
 }
 
 /* What every process has written since is known from here on, relative to the new version. */
 static void rebase(struct session *s, const struct repo *repo, uint32_t version)
 {
 	memcpy(s->base_repo, repo->record.id, sizeof(s->base_repo));
+	s->base_version = version;
 	vec_each (p, &s->processes) {
 		(*p)->since_version = (*p)->in_dump ? version : 0;
 		if (!(*p)->in_dump)

@@ -27,8 +27,10 @@ struct session {
 	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
 	unsigned index;
 	int epoll;
-	uint8_t base_repo[16];	 /* the repository that the processes' since_version is of */
-	struct control *control; /* NULL: nobody can ask */
+	uint8_t base_repo[16]; /* the repository that the processes' since_version is of */
+	uint32_t
+		base_version; /* the next version there is a child of this one; 0: of the newest */
+	struct control *control;      /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
 	bool end_asked;

@@ -31,6 +31,9 @@ struct session_config {
 int session_open(const struct session_config *config, const pid_t *pids, size_t n,
 		 struct session **out) _must_use_;
 
+/* The processes were restarted from @version of the repository @dir: the next version there is its child. */
+int session_set_base(struct session *s, const char *dir, uint32_t version) _must_use_;
+
 /* Detach from everything; the targets run on. */
 void session_close(struct session *s);
 

@@ -96,6 +96,18 @@ int state_restorable(const Icp__Manifest *m) _must_use_;
 /* A zombie has no memory, no threads to freeze, and no target: all that is left of it. */
 int state_zombie(pid_t pid, Icp__Process *image) _must_use_;
 
+/*
+ * Tells whether a process was restarted from one of an image: addresses that are random at each
+ * execve and come back with a restart, and the pid that it knows itself by. Good enough to
+ * compare pages with that image's, never to believe that they are equal.
+ */
+struct state_origin {
+	uint64_t mm[3];
+	uint32_t pid;
+};
+bool state_origin_read(const struct target *t, struct state_origin *out);
+bool state_origin_is(const struct state_origin *o, const Icp__Process *image);
+
 /* Architecture, page size, kernel release, boot id of @m. */
 int state_fill_machine(Icp__Manifest *m) _must_use_;
 
