@@ -26,6 +26,7 @@ static void start_writer(struct job *j)
 	/* the kernel writes there which CPU it runs on */
 	setenv("GLIBC_TUNABLES", "glibc.pthread.rseq=0", 1);
 	start(j, argv);
+	touch(j, "killed");
 	wait_for(j, "half");
 	wait_for(j, "ready");
 }

@@ -2,13 +2,15 @@
 /*
  * writer DIR: a process and its child that write other content into other pages all the time,
  * give some back, and look whether they still are who they were. DIR/ready says that both run;
- * DIR/go ends them, with status 7. What goes wrong is told in DIR/wrong.
+ * DIR/go ends them, with status 7. What goes wrong is told in DIR/wrong. With DIR/killed a child
+ * without its parent is nothing wrong.
  */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +43,8 @@ static void check_self(pid_t self, pid_t parent)
 
 	if (getpid() != self || gettid() != self)
 		make("wrong", "its pid\n"), _exit(4);
+	if (parent && getppid() != parent && !access(in_dir("killed"), F_OK))
+		_exit(6);
 	if (parent && getppid() != parent)
 		make("wrong", "its parent's pid\n"), _exit(4);
 	if (readlink("/proc/self", link, sizeof(link) - 1) < 0 || atoi(link) != self)
@@ -82,6 +86,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	dir = argv[1];
+	prctl(PR_SET_PDEATHSIG, 0);
 	child = fork();
 	if (child < 0)
 		return 3;

@@ -8,17 +8,18 @@
 
 #include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/foreground.h"
 #include "obs/view.h"
 #include "restore/restore.h"
 
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json, keep;
+	bool detach, json, keep, apart;
 	enum ctl_lookup lookup;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_KEEP, OPT_JSON };
+enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_KEEP, OPT_APART, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
@@ -26,6 +27,7 @@ static const struct option long_options[] = {
 	{"detach", no_argument, NULL, OPT_DETACH},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
 	{"keep-tracking", no_argument, NULL, OPT_KEEP},
+	{"new-pid-namespace", no_argument, NULL, OPT_APART},
 	{"json", no_argument, NULL, OPT_JSON},
 	{NULL, 0, NULL, 0},
 };
@@ -51,6 +53,9 @@ static int take_option(struct options *o, int opt, char **argv)
 				 optarg);
 	case OPT_KEEP:
 		o->keep = true;
+		return 0;
+	case OPT_APART:
+		o->apart = true;
 		return 0;
 	case OPT_JSON:
 		o->json = true;
@@ -98,6 +103,8 @@ static int print_json(const struct restart_result *r)
 			 "pids", pids, "threads", (json_int_t)r->threads, "pages",
 			 (json_int_t)r->pages, "bytes", (json_int_t)r->bytes, "seconds",
 			 seconds(r), "phases", phases);
+	if (r->init)
+		json_object_set_new(line, "init", json_integer(r->init));
 	err = !line || json_dumpf(line, stdout, JSON_COMPACT);
 	json_decref(line);
 	putchar('\n');
@@ -114,91 +121,6 @@ static void print_text(const struct restart_result *r)
 		r->version, r->n_pids, r->n_pids == 1 ? "" : "es", r->threads,
 		r->threads == 1 ? "" : "s", human_count(r->pages, pages),
 		human_bytes((double)r->bytes, bytes), seconds(r));
-}
-
-/* ---- in the foreground ---- */
-
-static const int passed_on[] = {SIGINT,	 SIGTERM, SIGHUP,  SIGQUIT,  SIGUSR1, SIGUSR2,
-				SIGCONT, SIGTSTP, SIGALRM, SIGWINCH, SIGTTIN, SIGTTOU};
-
-static void block_signals(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGCHLD);
-	for (size_t i = 0; i < sizeof(passed_on) / sizeof(*passed_on); i++)
-		sigaddset(set, passed_on[i]);
-	sigprocmask(SIG_BLOCK, set, NULL);
-}
-
-/* The terminal's driver signals the whole group: who is in ours has it already. */
-static void pass_on(const struct restart_result *r, const siginfo_t *info)
-{
-	for (size_t i = 0; i < r->n_roots; i++)
-		if (info->si_code != SI_KERNEL || getpgid(r->roots[i]) != getpgrp())
-			kill(r->roots[i], info->si_signo);
-}
-
-/* The job has the terminal as long as it runs, as with a shell. */
-static void give_terminal(pid_t group)
-{
-	sigset_t ttou, old;
-
-	sigemptyset(&ttou);
-	sigaddset(&ttou, SIGTTOU);
-	sigprocmask(SIG_BLOCK, &ttou, &old);
-	if (isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) >= 0)
-		tcsetpgrp(STDIN_FILENO, group);
-	sigprocmask(SIG_SETMASK, &old, NULL);
-}
-
-static bool is_root(const struct restart_result *r, pid_t pid)
-{
-	for (size_t i = 0; i < r->n_roots; i++)
-		if (r->roots[i] == pid)
-			return true;
-	return false;
-}
-
-/* Reap what ended. Returns how many roots are left; the first root's status in @status. */
-static size_t reap(struct restart_result *r, size_t left, int *status)
-{
-	int st;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &st, WNOHANG | WUNTRACED)) > 0) {
-		if (WIFSTOPPED(st)) {
-			if (pid != r->roots[0])
-				continue;
-			give_terminal(getpgrp());
-			raise(SIGSTOP);
-			give_terminal(getpgid(pid));
-			kill(pid, SIGCONT);
-			continue;
-		}
-		if (pid == r->roots[0])
-			*status = st;
-		left -= is_root(r, pid);
-	}
-	return left;
-}
-
-static int stay(struct restart_result *r, const sigset_t *set)
-{
-	size_t left = r->n_roots;
-	int status = 0;
-
-	give_terminal(getpgid(r->roots[0]));
-	while (left) {
-		siginfo_t info;
-
-		left = reap(r, left, &status);
-		if (!left || sigwaitinfo(set, &info) < 0)
-			continue;
-		if (info.si_signo != SIGCHLD)
-			pass_on(r, &info);
-	}
-	give_terminal(getpgrp());
-	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 /* ---- --keep-tracking ---- */
@@ -254,9 +176,10 @@ static int run(int argc, char **argv)
 	config = (struct restart_config){.dir = o.dir,
 					 .version = (uint32_t)o.version,
 					 .detach = o.detach,
+					 .new_pid_namespace = o.apart,
 					 .lookup = o.lookup};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
-	block_signals(&set);
+	foreground_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
 	err = check_tracking(&o);
 	if (!err)
@@ -272,7 +195,7 @@ static int run(int argc, char **argv)
 	if (o.keep)
 		status = background(track, &(struct tracking){&o, &result});
 	if (!o.detach)
-		status = stay(&result, &set);
+		status = foreground(&result, &set);
 	restart_result_free(&result);
 	return status;
 }
@@ -297,6 +220,9 @@ const struct verb verb_restart = {
 		"      --detach         leave the job to itself once it runs\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"
+		"      --new-pid-namespace\n"
+		"                       in a pid namespace of its own, so that it does not "
+		"matter who has its pids here\n"
 		"      --keep-tracking  leave a session in the background: the next checkpoint "
 		"is "
 		"an increment of this version\n"

@@ -364,6 +364,8 @@ int dump_collect(struct dump *d)
 
 	d->config.progress->phase = "collect";
 	err = look_at_freeze(d);
+	if (!err)
+		err = describe_zombies(d);
 	if (!err) /* before the pages: an injected call lets the kernel write to the target's memory (rseq) */
 		err = collect_state(d);
 	t1 = now_ns();

@@ -98,12 +98,55 @@ static void drop_gone(struct dump *d)
 			if (d->procs.data[k]->state.image == m->processes[i] &&
 			    !d->procs.data[k]->gone)
 				gone = false;
-		if (gone)
+		if (gone && !m->processes[i]->no_memory)
 			icp__process__free_unpacked(m->processes[i], NULL);
 		else
 			m->processes[kept++] = m->processes[i];
 	}
 	m->n_processes = kept;
+}
+
+static int describe_zombie(struct dump *d, pid_t pid)
+{
+	Icp__Manifest *m = d->manifest;
+	Icp__Process *image;
+	int err = grow(&m->processes, m->n_processes);
+
+	if (err)
+		return err;
+	image = calloc(1, sizeof(*image));
+	if (!image)
+		return fail(-ENOMEM, "manifest");
+	icp__process__init(image);
+	m->processes[m->n_processes++] = image;
+	return state_zombie(pid, image);
+}
+
+static bool is_described(const struct dump *d, pid_t pid)
+{
+	vec_each (p, &d->procs)
+		if ((*p)->src.target->pid == pid && !(*p)->gone)
+			return true;
+	for (size_t i = 0; i < d->manifest->n_processes; i++)
+		if (d->manifest->processes[i]->no_memory &&
+		    d->manifest->processes[i]->pid == (uint32_t)pid)
+			return true;
+	return false;
+}
+
+/* Frozen: none of them can be waited for now. */
+int describe_zombies(struct dump *d)
+{
+	_cleanup_(free_pids) pid_list tree = {0};
+	int err = 0;
+
+	for (size_t i = 0; i < d->config.n_roots && !err; i++) {
+		err = tasks_descendants(d->config.roots[i], &tree);
+		for (size_t k = 0; k < tree.n && !err; k++)
+			if (tasks_state(tree.data[k]) == 'Z' && !is_described(d, tree.data[k]))
+				err = describe_zombie(d, tree.data[k]);
+	}
+	return err;
 }
 
 static int add_segment(struct dump *d, const struct dump_segment *s,

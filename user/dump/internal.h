@@ -135,6 +135,7 @@ int segments_settle(struct dump *d, bool all_exact) _must_use_;
 /* describe.c: the manifest */
 int describe_job(struct dump *d) _must_use_;
 int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
+int describe_zombies(struct dump *d) _must_use_;
 int describe_end(struct dump *d) _must_use_;
 /* What @t was in the parent version: the same process, or the one that it was restarted from. */
 const Icp__Process *parent_process(const struct dump *d, const struct target *t);

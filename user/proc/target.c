@@ -109,6 +109,11 @@ static int read_identity(struct target *t)
 	if (flags & PF_KTHREAD)
 		return refuse(-EINVAL, "%s is a kernel thread: it has no memory of its own",
 			      t->comm);
+	if (state == 'Z' && status_number(status, "Threads") > 1)
+		return refuse(-EOPNOTSUPP,
+			      "%s: its main thread has ended while others run on, which is not "
+			      "supported",
+			      t->comm);
 	if (state == 'Z' || state == 'X')
 		return refuse(-ESRCH, "%s is a zombie: it has already ended", t->comm);
 	if (status_number(status, "Tgid") != (uint64_t)t->pid)

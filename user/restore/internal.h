@@ -12,8 +12,10 @@ struct restore_proc {
 	struct state_restore state;
 	struct ctl *ctl;
 	pid_t pid;
-	size_t parent; /* index, SIZE_MAX: icp-bpf */
+	uint32_t stream; /* its pid when it was saved */
+	size_t parent;	 /* index, SIZE_MAX: icp-bpf */
 	bool traced;
+	bool made; /* a first process: is there until icp-bpf reaps it */
 };
 
 struct restore {
@@ -22,9 +24,12 @@ struct restore {
 	struct repo *repo;
 	Icp__Manifest *manifest;
 	struct restore_job job;
+	uint32_t *streams;	    /* of the processes, in the order of the manifest */
 	struct restore_proc *procs; /* parents first */
 	size_t n;
 	struct batch *batch;
+	struct builder *builder;
+	int die;   /* zombies end when its other end is closed: groups are complete then */
 	bool made; /* there may be processes */
 };
 

@@ -3,14 +3,15 @@
 #include "restore/restore.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/utsname.h>
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/page.h"
-#include "restore/internal.h"
+#include "restore/builder.h"
 
 const char *const restart_phase_names[PHASES] = {"check", "make", "memory", "state", "release"};
 
@@ -18,7 +19,10 @@ void restart_result_free(struct restart_result *r)
 {
 	free(r->pids);
 	free(r->roots);
-	*r = (struct restart_result){0};
+	free(r->inner_roots);
+	if (r->status_fd >= 0)
+		close(r->status_fd);
+	*r = (struct restart_result){.status_fd = -1};
 }
 
 /* Made elsewhere: code and data would not fit the machine, or the vdso that is mapped here. */
@@ -57,10 +61,45 @@ static int open_version(struct restore *r)
 	return err;
 }
 
+/* A zombie is as it was once it is made. */
+static bool lives(const struct restore_proc *p)
+{
+	return !p->state.image->no_memory;
+}
+
+static int note_streams(struct restore *r)
+{
+	r->streams = calloc(r->manifest->n_processes + 1, sizeof(*r->streams));
+	for (size_t i = 0; r->streams && i < r->manifest->n_processes; i++)
+		r->streams[i] = r->manifest->processes[i]->pid;
+	return r->streams ? 0 : fail(-ENOMEM, "prepare the processes");
+}
+
+/* What comes and goes meanwhile, our threads too, has pids that nobody wants. */
+static int leave_room(const struct restore *r)
+{
+	char text[16];
+	_cleanup_fd_ int fd = -1;
+
+	if (!r->config->new_pid_namespace)
+		return 0;
+	fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+	snprintf(text, sizeof(text), "%u", pids_highest(r->manifest));
+	if (fd < 0 || io_write_full(fd, text, strlen(text)))
+		return fail(-errno, "set the last pid of the new namespace");
+	return 0;
+}
+
 static int check(struct restore *r)
 {
 	int err = open_version(r);
 
+	if (!err)
+		err = note_streams(r);
+	if (!err)
+		err = pids_translate(r->manifest, r->config->new_pid_namespace);
+	if (!err)
+		err = leave_room(r);
 	if (!err)
 		err = restore_job_init(&r->job, r->manifest);
 	if (!err)
@@ -72,7 +111,8 @@ static int check(struct restore *r)
 	if (!err)
 		err = tree_check_pids(r);
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = restore_open(&r->procs[i].state);
+		if (lives(&r->procs[i]))
+			err = restore_open(&r->procs[i].state);
 	return err ? err : files_restore_open(&r->job);
 }
 
@@ -132,11 +172,14 @@ static int memory(struct restore *r)
 	int err = 0;
 
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = tracee_seize(r, &r->procs[i]);
+		if (lives(&r->procs[i]))
+			err = tracee_seize(r, &r->procs[i]);
 	for (size_t i = 0; i < r->n && !err; i++) {
 		struct restore_proc *p = &r->procs[i];
 
-		err = repo_ctl(r->repo, r->result->version, (uint32_t)p->pid, &p->ctl);
+		if (!lives(p))
+			continue;
+		err = repo_ctl(r->repo, r->result->version, p->stream, &p->ctl);
 		p->state.ctl = p->ctl;
 		if (!err)
 			err = tracee_map(r, p);
@@ -155,9 +198,11 @@ static int state(struct restore *r)
 	int err = 0;
 
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = tracee_protect(r, &r->procs[i]);
+		if (lives(&r->procs[i]))
+			err = tracee_protect(r, &r->procs[i]);
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = tracee_state(r, &r->procs[i]);
+		if (lives(&r->procs[i]))
+			err = tracee_state(r, &r->procs[i]);
 	return err;
 }
 
@@ -166,14 +211,17 @@ static int release(struct restore *r)
 	int err = 0;
 
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = tracee_settle(r, &r->procs[i]);
+		if (lives(&r->procs[i]))
+			err = tracee_settle(r, &r->procs[i]);
 	if (!err)
 		err = ipc_restore_end(&r->job);
 	if (!err)
 		err = files_restore_late(&r->job);
-	prctl(PR_SET_CHILD_SUBREAPER, 0);
+	if (!err)
+		err = builder_commit(r);
 	for (size_t i = 0; i < r->n && !err; i++)
-		err = tracee_detach(r, &r->procs[i]);
+		if (lives(&r->procs[i]))
+			err = tracee_detach(r, &r->procs[i]);
 	return err;
 }
 
@@ -201,32 +249,30 @@ static void fini(struct restore *r)
 		ctl_free(r->procs[i].ctl);
 	}
 	free(r->procs);
+	free(r->streams);
 	batch_free(r->batch);
 	restore_job_fini(&r->job);
 	manifest_free(r->manifest);
 	repo_close(r->repo);
 }
 
-int restart(const struct restart_config *config, struct restart_result *out)
+int restore_all(struct restore *r)
 {
 	static int (*const phases[PHASES])(struct restore * r) = {check, make, memory, state,
 								  release};
-	struct restore r = {.config = config, .result = out, .job.detach = config->detach};
+	struct restart_result *out = r->result;
 	int err = 0;
 
-	*out = (struct restart_result){0};
 	for (int i = 0; i < PHASES && !err; i++) {
 		uint64_t start = now_ns();
 
-		err = phases[i](&r);
+		err = phases[i](r);
 		if (!err && i == PHASE_CHECK)
-			err = tell(&r);
+			err = tell(r);
 		out->phase_ns[i] = now_ns() - start;
 	}
-	if (err && r.made)
-		tree_kill(&r);
-	fini(&r);
-	if (err)
-		restart_result_free(out);
-	return err ? wrap(err, "restart") : 0;
+	if (err && r->made)
+		tree_kill(r);
+	fini(r);
+	return err;
 }

@@ -9,7 +9,8 @@
  *     state        threads, then everything else that only the thread itself can set
  *     release      registers; they run
  *
- * All or nothing: until the release a failure (or the death of icp-bpf) kills all of them.
+ * All or nothing: a failure, or the death of icp-bpf, at any moment kills all of them, or finds
+ * all of them released: builder.h.
  */
 #ifndef ICP_RESTORE_RESTORE_H
 #define ICP_RESTORE_RESTORE_H
@@ -24,6 +25,7 @@ struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
 	bool detach;
+	bool new_pid_namespace;
 	enum ctl_lookup lookup;
 };
 
@@ -41,16 +43,19 @@ struct restart_result {
 	uint32_t version;
 	pid_t *pids; /* parents first; restart_result_free() */
 	size_t n_pids;
-	pid_t *roots; /* our children */
+	pid_t *roots; /* our children, or init's */
 	size_t n_roots;
+	pid_t init;	    /* of the new pid namespace, 0: none */
+	pid_t *inner_roots; /* the roots as they are known in there */
+	int status_fd; /* what became of them: struct init_status; -1: they are our children */
 	uint64_t threads, pages, bytes; /* filled */
 	uint64_t phase_ns[PHASES];
 };
 void restart_result_free(struct restart_result *r);
 
 /*
- * Restart a job as children of the caller, which must have no other children and no threads;
- * they run when this returns 0.
+ * Restart a job as children of the caller, which must have no threads; they run when this
+ * returns 0.
  */
 int restart(const struct restart_config *config, struct restart_result *out) _must_use_;
 

@@ -18,7 +18,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "restore/internal.h"
+#include "restore/builder.h"
 #include "state/procfs.h"
 
 #define READY_MS 60000
@@ -71,11 +71,22 @@ int tree_plan(struct restore *r)
 					  .image = p,
 					  .is_root = parent == SIZE_MAX},
 				.pid = (pid_t)p->pid,
+				.stream = r->streams[i],
 				.parent = parent,
 			};
 		}
 		if (r->n == before)
 			return refuse(-EBADMSG, "its processes are each other's parents");
+	}
+	for (size_t i = 0; i < r->n; i++) {
+		const struct restore_proc *p = &r->procs[i];
+
+		if (p->parent == SIZE_MAX ? p->state.image->no_memory
+					  : r->procs[p->parent].state.image->no_memory)
+			return refuse(-EBADMSG,
+				      "process %d: the parent or the child of none is "
+				      "a zombie",
+				      p->pid);
 	}
 	return 0;
 }
@@ -101,7 +112,8 @@ int tree_check_pids(const struct restore *r)
 	for (size_t i = 0; i < r->n && !err; i++) {
 		const Icp__Process *p = r->procs[i].state.image;
 
-		for (size_t t = 0; t < p->n_threads && !err; t++)
+		err = check_pid((pid_t)p->pid);
+		for (size_t t = 1; t < p->n_threads && !err; t++)
 			err = check_pid((pid_t)p->threads[t]->tid);
 	}
 	return err;
@@ -119,10 +131,12 @@ static void tell(int pipe, size_t index, int err)
 		_exit(1);
 }
 
-static pid_t clone_stub(pid_t pid, int exit_signal)
+/* A first process is a sibling of the builder, and ends with the same signal as that. */
+static pid_t clone_stub(pid_t pid, bool first)
 {
 	struct clone_args args = {
-		.exit_signal = (uint64_t)exit_signal,
+		.flags = first ? CLONE_PARENT : 0,
+		.exit_signal = first ? 0 : SIGCHLD,
 		.set_tid = (uint64_t)(uintptr_t)&pid,
 		.set_tid_size = 1,
 	};
@@ -159,12 +173,55 @@ static void clone_children(struct restore *r, size_t me, bool born, int pipe)
 
 		if (r->procs[i].parent != me || before != born)
 			continue;
-		pid = clone_stub(r->procs[i].pid, SIGCHLD);
+		pid = clone_stub(r->procs[i].pid, false);
 		if (!pid)
 			stub_main(r, i, self, pipe);
 		if (pid < 0)
 			tell(pipe, i, clone_failed(errno, r->procs[i].pid));
 	}
+}
+
+static bool in_job(const struct restore *r, uint32_t pid)
+{
+	return index_of(r, pid) != SIZE_MAX;
+}
+
+static void __attribute__((noreturn)) end_as_zombie(struct restore *r, size_t me)
+{
+	const Icp__Process *image = r->procs[me].state.image;
+	char byte;
+
+	while (read(r->die, &byte, 1) < 0 && errno == EINTR)
+		;
+	if (image->pgid != image->pid && in_job(r, image->pgid))
+		setpgid(0, (pid_t)image->pgid);
+	zombie_become(image);
+}
+
+static bool has_zombies(const struct restore *r, size_t me)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (r->procs[i].parent == me && r->procs[i].state.image->no_memory)
+			return true;
+	return false;
+}
+
+/* All of them have ended; that they tell us now is not for the process that we become. */
+static void wait_for_zombies(struct restore *r, size_t me)
+{
+	const struct timespec now = {0};
+	sigset_t chld;
+
+	for (size_t i = 0; i < r->n; i++)
+		if (r->procs[i].parent == me && r->procs[i].state.image->no_memory)
+			while (waitid(P_PID, (id_t)r->procs[i].pid, &(siginfo_t){0},
+				      WEXITED | WNOWAIT) &&
+			       errno == EINTR)
+				;
+	sigemptyset(&chld);
+	sigaddset(&chld, SIGCHLD);
+	while (sigtimedwait(&chld, NULL, &now) > 0)
+		;
 }
 
 /* Raw system calls made it: the C library still thinks that it is its parent, so use little. */
@@ -187,19 +244,25 @@ stub_main(struct restore *r, size_t me, pid_t parent, int pipe)
 	if (!err)
 		clone_children(r, me, false, pipe);
 	if (!err)
-		err = restore_stub(&p->state);
+		err = image->no_memory ? 0 : restore_stub(&p->state);
 	tell(pipe, me, err);
+	if (!err && image->no_memory)
+		end_as_zombie(r, me);
+	if (!err && has_zombies(r, me)) {
+		wait_for_zombies(r, me);
+		tell(pipe, me, 0);
+	}
 	for (;;)
 		pause();
 }
 
 /* ---- in icp-bpf ---- */
 
-static int collect_reports(struct restore *r, int pipe)
+static int collect_reports(int pipe, size_t wanted)
 {
 	uint64_t until = now_ns() + READY_MS * 1000000ull;
 
-	for (size_t n = 0; n < r->n; n++) {
+	for (size_t n = 0; n < wanted; n++) {
 		struct pollfd fd = {.fd = pipe, .events = POLLIN};
 		int64_t left = (int64_t)(until - now_ns()) / 1000000;
 		struct report report;
@@ -222,8 +285,8 @@ static int collect_reports(struct restore *r, int pipe)
 
 int tree_make(struct restore *r)
 {
-	_cleanup_fd_ int in = -1, out = -1;
-	pid_t self = getpid();
+	_cleanup_fd_ int in = -1, out = -1, dying = -1;
+	size_t mourners = 0;
 	int ends[2], err = 0;
 	sigset_t all, old;
 
@@ -231,10 +294,12 @@ int tree_make(struct restore *r)
 		return fail(-errno, "prepare to make processes");
 	in = restore_high_fd(&r->job, ends[0]);
 	out = restore_high_fd(&r->job, ends[1]);
-	if (in < 0 || out < 0)
+	if (pipe2(ends, O_CLOEXEC))
+		return fail(-errno, "prepare to make processes");
+	r->die = restore_high_fd(&r->job, ends[0]);
+	dying = restore_high_fd(&r->job, ends[1]);
+	if (in < 0 || out < 0 || r->die < 0 || dying < 0)
 		return -EMFILE;
-	/* orphans of a failure come to us */
-	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	/* no handler of ours in a stub; it gets its own mask at the end */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
@@ -243,39 +308,35 @@ int tree_make(struct restore *r)
 
 		if (r->procs[i].parent != SIZE_MAX)
 			continue;
-		pid = clone_stub(r->procs[i].pid, SIGCHLD);
-		if (!pid)
-			stub_main(r, i, self, out);
+		pid = clone_stub(r->procs[i].pid, true);
+		if (!pid) {
+			builder_forget(r);
+			close(dying);
+			stub_main(r, i, r->builder->parent, out);
+		}
+		r->procs[i].made = pid > 0;
 		if (pid < 0)
 			err = clone_failed(errno, r->procs[i].pid);
 	}
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(take_fd(&out));
-	return err ? err : collect_reports(r, in);
+	if (!err)
+		err = collect_reports(in, r->n);
+	close(take_fd(&dying)); /* now they may */
+	for (size_t i = 0; i < r->n; i++)
+		mourners += has_zombies(r, i);
+	return err ? err : collect_reports(in, mourners);
 }
 
-/*
- * A stub dies with its parent stub, so the roots are enough as long as that holds; the others
- * are known to be ours once they are traced.
- */
+/* A stub dies with its parent stub; who doesn't any more is traced. Parents reap, or icp-bpf. */
 void tree_kill(struct restore *r)
 {
 	pid_t pid;
 
-	for (size_t i = 0; i < r->n; i++) {
-		struct restore_proc *p = &r->procs[i];
-
-		if (p->traced)
-			kill(p->pid, SIGKILL);
-	}
-	for (size_t i = 0; i < r->n; i++) {
-		if (r->procs[i].parent == SIZE_MAX &&
-		    !waitid(P_PID, (id_t)r->procs[i].pid, &(siginfo_t){0},
-			    WEXITED | WNOHANG | WNOWAIT))
+	for (size_t i = 0; i < r->n; i++)
+		if (r->procs[i].traced || r->procs[i].made)
 			kill(r->procs[i].pid, SIGKILL);
-	}
 	do
 		pid = waitpid(-1, NULL, __WALL);
 	while (pid > 0 || (pid < 0 && errno == EINTR));
-	prctl(PR_SET_CHILD_SUBREAPER, 0);
 }

@@ -77,22 +77,6 @@ static int add_all(struct session *s, struct dump *d, const struct repo *repo,
 	return err;
 }
 
-/* A child that has ended and that nobody has waited for: its parent would get ECHILD after a restart. 0: there is none. */
-static pid_t find_zombie(const struct checkpoint_request *r)
-{
-	_cleanup_(free_pids) pid_list tree = {0};
-
-	for (size_t i = 0; i < r->n_roots; i++) {
-		if (tasks_descendants(r->roots[i], &tree))
-			err_clear();
-		vec_each (pid, &tree) {
-			if (tasks_state(*pid) == 'Z')
-				return *pid;
-		}
-	}
-	return 0;
-}
-
 /* Attach to those that the freeze found; what stands in the way, if it lasts, goes to @why. */
 static int add_strangers(struct session *s, struct dump *d, const struct repo *repo,
 			 const pid_list *strangers, char *why, size_t len)
@@ -110,32 +94,20 @@ static int add_strangers(struct session *s, struct dump *d, const struct repo *r
 }
 
 /* Pre-copy and freeze, until nothing is in the freeze that must not be there. */
-static int freeze_known(struct session *s, struct dump *d, const struct repo *repo,
-			const struct checkpoint_request *r)
+static int freeze_known(struct session *s, struct dump *d, const struct repo *repo)
 {
 	_cleanup_(free_pids) pid_list strangers = {0};
 	char why[256] = "the job starts new processes faster than they can be attached to";
 
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		int err = dump_precopy(d);
-		pid_t zombie;
 
 		if (!err)
 			err = dump_freeze(d, &strangers);
-		if (!err) {
-			zombie = r->no_restart ? 0 : find_zombie(r);
-			if (!zombie)
-				return 0;
-			snprintf(why, sizeof(why),
-				 "pid %d has ended and its parent does not wait for it, which "
-				 "can't be restarted (with --no-restart "
-				 "the data can be saved)",
-				 zombie);
-			err = dump_release(d, DUMP_THAW);
-			usleep(20000); /* mostly it is about to */
-		} else if (err == -EAGAIN && strangers.n) {
+		if (!err)
+			return 0;
+		if (err == -EAGAIN && strangers.n)
 			err = add_strangers(s, d, repo, &strangers, why, sizeof(why));
-		}
 		if (err)
 			return err;
 	}
@@ -145,7 +117,7 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 static int run_phases(struct session *s, struct dump *d, const struct repo *repo,
 		      const struct checkpoint_request *r, struct dump_result *out)
 {
-	int err = freeze_known(s, d, repo, r);
+	int err = freeze_known(s, d, repo);
 
 	if (!err)
 		err = dump_collect(d);

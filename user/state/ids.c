@@ -334,39 +334,6 @@ static int finish(struct state_process *p, void **slot)
 			       &msg.base);
 }
 
-int state_zombie(pid_t pid, Icp__Process *image)
-{
-	struct note note = {0};
-	Icp__ProcessState msg = ICP__PROCESS_STATE__INIT;
-	_cleanup_free_ char *text = NULL, *comm = NULL;
-	char path[32];
-	int err;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	err = io_read_file(AT_FDCWD, path, &text, NULL);
-	if (err)
-		return fail(err, "read the state of zombie %d", pid);
-	err = procfs_stat(text, STAT_FIRST, STAT_LAST, note.stat);
-	if (err)
-		return err;
-	image->pid = (uint32_t)pid;
-	image->ppid = (uint32_t)STAT(&note, 4);
-	image->pgid = (uint32_t)STAT(&note, 5);
-	image->sid = (uint32_t)STAT(&note, 6);
-	image->start_time = (uint64_t)STAT(&note, 22);
-	image->no_memory = true;
-	comm = strndup(strchr(text, '(') + 1,
-		       (size_t)(strrchr(text, ')') - strchr(text, '(') - 1));
-	image->comm = comm ? procfs_utf8(comm) : NULL;
-	if (!image->comm)
-		return fail(-ENOMEM, "note a zombie");
-	msg.comm = bytes(comm);
-	msg.zombie = true;
-	msg.exit_signal = (uint32_t)STAT(&note, 38);
-	msg.exit_code = (uint32_t)STAT(&note, 52);
-	return state_pack_blob(&image->blobs, &image->n_blobs, "ids", IDS_VERSION, &msg.base);
-}
-
 const struct state_ops state_ids = {.name = "ids",
 				    .prepare = prepare,
 				    .plan = plan,

@@ -29,13 +29,16 @@ static int check_threads(const Icp__Process *p)
 {
 	if (p->n_threads && p->threads[0]->tid == p->pid)
 		return 0;
-	return refuse(-EOPNOTSUPP, "it can't be restarted: %s",
-		      p->no_memory ? "it is a zombie" : "its main thread has ended");
+	return refuse(-EOPNOTSUPP, "it can't be restarted: its main thread has ended");
 }
 
 int restore_check(struct state_restore *r)
 {
-	int err = check_threads(r->image);
+	int err;
+
+	if (r->image->no_memory)
+		return done(r, zombie_check(r->image));
+	err = check_threads(r->image);
 
 	for (size_t i = 0; state_kinds[i] && !err; i++)
 		if (state_kinds[i]->restore && state_kinds[i]->restore->check)

@@ -74,6 +74,19 @@ int restore_settle(struct state_restore *r, struct batch *b) _must_use_;
 int restore_release(struct state_restore *r, size_t thread) _must_use_;
 void restore_free_notes(struct state_restore *r);
 
+/*
+ * Before anything else: a job that was in a pid namespace gets the pids that it knows itself by,
+ * which takes a new namespace again (@apart). Its streams keep their numbers.
+ */
+int pids_translate(Icp__Manifest *m, bool apart) _must_use_;
+/* The highest of a process or thread. */
+uint32_t pids_highest(const Icp__Manifest *m);
+
+/* ---- zombies, which have none of the kinds ---- */
+int zombie_check(const Icp__Process *image) _must_use_;
+/* In a stub that is in its place: end as it ended. */
+void zombie_become(const Icp__Process *image) __attribute__((noreturn));
+
 /* The message of that kind, which must be there in a version we know; owned by the caller. */
 int restore_unpack(Icp__StateBlob *const *blobs, size_t n, const char *kind, uint32_t version,
 		   const ProtobufCMessageDescriptor *type, void *out) _must_use_;
