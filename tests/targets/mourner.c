@@ -36,7 +36,7 @@ static const char *in_dir(const char *name)
 	return path;
 }
 
-static void wrong(const char *fmt, ...)
+__attribute__((noreturn)) static void wrong(const char *fmt, ...)
 {
 	int fd = open(in_dir("wrong"), O_WRONLY | O_CREAT | O_APPEND, 0666);
 	va_list args;

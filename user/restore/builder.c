@@ -118,21 +118,52 @@ static bool listed(const pid_list *list, pid_t pid)
 	return false;
 }
 
-/* Whoever is there still is an orphan of the builder, and came to us. */
-static void sweep(const struct site *s)
+static pid_t parent_of(pid_t pid)
+{
+	_cleanup_free_ char *stat = NULL;
+	char path[32];
+	int64_t parent;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return io_read_file(AT_FDCWD, path, &stat, NULL) || procfs_stat(stat, 4, 4, &parent)
+		       ? 0
+		       : (pid_t)parent;
+}
+
+/* Our children that were made since, and theirs; parents first. */
+static int find_made(struct site *s, pid_list *out)
+{
+	_cleanup_(free_pids) pid_list all = {0};
+	int err = tasks_descendants(getpid(), &all);
+
+	out->n = 0;
+	for (size_t i = 0; i < all.n && !err; i++) {
+		pid_t pid = all.data[i], parent = parent_of(pid), *slot;
+
+		if (listed(&s->mine, pid) || (parent != getpid() && !listed(out, parent)))
+			continue;
+		slot = vec_push(out);
+		if (!slot)
+			return -ENOMEM;
+		*slot = pid;
+	}
+	return err;
+}
+
+/* Whoever is there still was an orphan of the builder's, and came to us. */
+static void sweep(struct site *s)
 {
 	_cleanup_(free_pids) pid_list left = {0};
 	bool any = true;
 
 	kill(s->maker, SIGKILL);
 	waitpid(s->maker, NULL, __WALL);
-	while (any && !tasks_descendants(getpid(), &left)) {
+	while (any && !find_made(s, &left)) {
 		any = false;
 		vec_each (p, &left)
-			if (!listed(&s->mine, *p))
-				kill(*p, SIGKILL);
+			kill(*p, SIGKILL);
 		vec_each (p, &left)
-			any |= !listed(&s->mine, *p) && waitpid(*p, NULL, __WALL) == *p;
+			any |= waitpid(*p, NULL, __WALL) == *p;
 	}
 }
 

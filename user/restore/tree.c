@@ -60,12 +60,16 @@ int tree_plan(struct restore *r)
 		size_t before = r->n;
 
 		for (size_t i = 0; i < m->n_processes; i++) {
-			const Icp__Process *p = m->processes[i];
+			const Icp__Process *p = m->processes[i], *above = image_of(m, p->ppid);
 			size_t parent = index_of(r, p->ppid);
 
-			if (index_of(r, p->pid) != SIZE_MAX ||
-			    (image_of(m, p->ppid) && parent == SIZE_MAX))
+			if (index_of(r, p->pid) != SIZE_MAX || (above && parent == SIZE_MAX))
 				continue;
+			if (above ? above->no_memory : p->no_memory)
+				return refuse(
+					-EBADMSG,
+					"process %u: a zombie has a parent and no children",
+					p->pid);
 			r->procs[r->n++] = (struct restore_proc){
 				.state = {.job = &r->job,
 					  .image = p,
@@ -77,16 +81,6 @@ int tree_plan(struct restore *r)
 		}
 		if (r->n == before)
 			return refuse(-EBADMSG, "its processes are each other's parents");
-	}
-	for (size_t i = 0; i < r->n; i++) {
-		const struct restore_proc *p = &r->procs[i];
-
-		if (p->parent == SIZE_MAX ? p->state.image->no_memory
-					  : r->procs[p->parent].state.image->no_memory)
-			return refuse(-EBADMSG,
-				      "process %d: the parent or the child of none is "
-				      "a zombie",
-				      p->pid);
 	}
 	return 0;
 }
@@ -186,6 +180,18 @@ static bool in_job(const struct restore *r, uint32_t pid)
 	return index_of(r, pid) != SIZE_MAX;
 }
 
+/* Its leader is neither itself nor among those that it descends from: nobody can join a session. */
+static int check_session(const struct restore *r, const Icp__Process *image)
+{
+	if (!in_job(r, image->sid) || getsid(0) == (pid_t)image->sid)
+		return 0;
+	return refuse(
+		-EOPNOTSUPP,
+		"process %u (%s) is in session %u, but not under its leader: that can't be "
+		"restarted",
+		image->pid, image->comm, image->sid);
+}
+
 static void __attribute__((noreturn)) end_as_zombie(struct restore *r, size_t me)
 {
 	const Icp__Process *image = r->procs[me].state.image;
@@ -244,7 +250,9 @@ stub_main(struct restore *r, size_t me, pid_t parent, int pipe)
 	if (!err)
 		clone_children(r, me, false, pipe);
 	if (!err)
-		err = image->no_memory ? 0 : restore_stub(&p->state);
+		err = check_session(r, image);
+	if (!err && !image->no_memory)
+		err = restore_stub(&p->state);
 	tell(pipe, me, err);
 	if (!err && image->no_memory)
 		end_as_zombie(r, me);
