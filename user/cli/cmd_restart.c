@@ -13,17 +13,18 @@
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json;
+	bool detach, rewind, json;
 	enum ctl_lookup lookup;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_JSON };
+enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_FILES, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
 	{"version", required_argument, NULL, OPT_VERSION},
 	{"detach", no_argument, NULL, OPT_DETACH},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
+	{"files", required_argument, NULL, OPT_FILES},
 	{"json", no_argument, NULL, OPT_JSON},
 	{NULL, 0, NULL, 0},
 };
@@ -46,6 +47,12 @@ static int take_option(struct options *o, int opt, char **argv)
 		if (o->lookup == CTL_RBTREE || !strcmp(optarg, "direct"))
 			return 0;
 		return cli_usage(&verb_restart, "--lookup takes direct or rbtree, not '%s'",
+				 optarg);
+	case OPT_FILES:
+		o->rewind = !strcmp(optarg, "rewind");
+		if (o->rewind || !strcmp(optarg, "check"))
+			return 0;
+		return cli_usage(&verb_restart, "--files takes check or rewind, not '%s'",
 				 optarg);
 	case OPT_JSON:
 		o->json = true;
@@ -201,6 +208,7 @@ static int run(int argc, char **argv)
 	config = (struct restart_config){.dir = o.dir,
 					 .version = (uint32_t)o.version,
 					 .detach = o.detach,
+					 .rewind = o.rewind,
 					 .lookup = o.lookup};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	block_signals(&set);
@@ -239,6 +247,10 @@ const struct verb verb_restart = {
 		"      --detach         leave the job to itself once it runs\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"
+		"      --files WHAT     check: refuse if a file that it had open no longer "
+		"fits "
+		"(the default); rewind: cut\n"
+		"                       files that it was writing back to what they were\n"
 		"      --json           one JSON object once it runs, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf restart --dir /var/lib/icp/redis --detach\n",

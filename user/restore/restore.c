@@ -71,9 +71,15 @@ static int check(struct restore *r)
 		err = files_restore_check(&r->job);
 	if (!err)
 		err = tree_check_pids(r);
+	if (!err)
+		err = contents_restore_new(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = restore_open(&r->procs[i].state);
-	return err ? err : files_restore_open(&r->job);
+	if (!err)
+		err = files_restore_open(&r->job);
+	for (size_t i = 0; i < r->n && !err; i++)
+		err = restore_opened(&r->procs[i].state);
+	return err;
 }
 
 static bool is_free(const struct restore *r, uint64_t start, uint64_t end, uint64_t *next)
@@ -147,7 +153,9 @@ static int memory(struct restore *r)
 		ctl_free(take_ptr(p->ctl));
 		p->state.ctl = NULL;
 	}
-	return err ? err : fill_segments(r);
+	if (!err)
+		err = fill_segments(r);
+	return err ? err : fill_contents(r);
 }
 
 static int state(struct restore *r)
@@ -171,6 +179,8 @@ static int release(struct restore *r)
 		err = ipc_restore_end(&r->job);
 	if (!err)
 		err = files_restore_late(&r->job);
+	if (!err)
+		err = files_restore_rewind(&r->job);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = tracee_detach(r, &r->procs[i]);
@@ -211,7 +221,10 @@ int restart(const struct restart_config *config, struct restart_result *out)
 {
 	static int (*const phases[PHASES])(struct restore * r) = {check, make, memory, state,
 								  release};
-	struct restore r = {.config = config, .result = out, .job.detach = config->detach};
+	struct restore r = {.config = config,
+			    .result = out,
+			    .job.detach = config->detach,
+			    .job.rewind = config->rewind};
 	int err = 0;
 
 	*out = (struct restart_result){0};

@@ -24,6 +24,7 @@ struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
 	bool detach;
+	bool rewind; /* cut files back to their length at the checkpoint */
 	enum ctl_lookup lookup;
 };
 
