@@ -144,9 +144,12 @@ $(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 # one of several files: what it needs besides its own
-REBORN := threads tree signals ids
+REBORN := util threads tree signals ids
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
+
+$(B)/tests/targets/openfiles: tests/targets/reborn_util.c tests/targets/reborn.h
+openfiles_FLAGS := tests/targets/reborn_util.c
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)

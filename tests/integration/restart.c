@@ -270,7 +270,7 @@ static void run_on(struct job *j, const char *what)
 	struct run r;
 
 	kill_job(j);
-	begin_restart(j, &r, "1", "direct", NULL);
+	begin_restart(j, &r, "1", "direct", "--files=rewind");
 	run_wait(&r, 120);
 	if (r.status)
 		fail_msg("%s: status %#x, %s", what, r.status, run_text(r.err));

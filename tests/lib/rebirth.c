@@ -146,13 +146,19 @@ void begin_restart(const struct job *j, struct run *r, const char *version, cons
 	run_start(r, NULL, argv);
 }
 
-/* Goes on from @version to its end, which must be a good one. */
 void go_on(const struct job *j, const char *version, const char *lookup)
+{
+	/* it may have been restarted before, and written */
+	go_on_with(j, version, lookup, "--files=rewind");
+}
+
+/* Goes on from @version to its end, which must be a good one. */
+void go_on_with(const struct job *j, const char *version, const char *lookup, const char *more)
 {
 	struct run r;
 
 	unlink(in(j, "go"));
-	begin_restart(j, &r, version, lookup, NULL);
+	begin_restart(j, &r, version, lookup, more);
 	if (!run_says(&r, "\"phases\"", 30))
 		fail_msg("version %s by %s: %s", version, lookup, run_text(r.err));
 	touch(j, "go");

@@ -43,6 +43,7 @@ void begin_restart(const struct job *j, struct run *r, const char *version, cons
 		   const char *more);
 /* Restart @version; it must go on to a good end. */
 void go_on(const struct job *j, const char *version, const char *lookup);
+void go_on_with(const struct job *j, const char *version, const char *lookup, const char *more);
 /* A scene with three versions, each restarted by both lookups. */
 void play(struct job *j, const char *scene);
 

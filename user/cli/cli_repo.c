@@ -120,11 +120,17 @@ const char *cli_duration(uint64_t ns, char buf[16])
 
 const char *cli_stream(uint32_t stream, char buf[32])
 {
-	if (stream & ICP_STREAM_SHM)
-		snprintf(buf, 32, "segment %u", stream & ~ICP_STREAM_SHM);
-	else
-		snprintf(buf, 32, "process %u", stream);
+	static const char *const what[] = {"process", "segment", "deleted file"};
+
+	snprintf(buf, 32, "%s %u", what[icp_stream_kind(stream)], icp_stream_id(stream));
 	return buf;
+}
+
+const char *cli_stream_key(uint32_t stream)
+{
+	static const char *const keys[] = {"pid", "shmid", "file"};
+
+	return keys[icp_stream_kind(stream)];
 }
 
 const char *cli_hash(const struct icp_hash *hash, char buf[33])

@@ -29,6 +29,7 @@ const char *cli_clean(const char *text, char *buf,
 const char *cli_time(uint64_t realtime_ns, char buf[32]); /* local time */
 const char *cli_duration(uint64_t ns, char buf[16]);	  /* "1.2ms" */
 const char *cli_stream(uint32_t stream, char buf[32]);	  /* "process 42", "segment 7" */
+const char *cli_stream_key(uint32_t stream);		  /* of its id in JSON: "pid" */
 const char *cli_hash(const struct icp_hash *hash, char buf[33]); /* as xxhsum -H2 prints it */
 const char *cli_prot(const Icp__Vma *v, char buf[5]);		 /* "rw-p" */
 /* Path or name, "" for neither; not cleaned. */

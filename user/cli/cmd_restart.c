@@ -15,11 +15,20 @@
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json, keep, apart;
+	bool detach, json, keep, apart, rewind;
 	enum ctl_lookup lookup;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_KEEP, OPT_APART, OPT_JSON };
+enum {
+	OPT_DIR = 256,
+	OPT_VERSION,
+	OPT_DETACH,
+	OPT_LOOKUP,
+	OPT_KEEP,
+	OPT_APART,
+	OPT_FILES,
+	OPT_JSON,
+};
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
@@ -28,6 +37,7 @@ static const struct option long_options[] = {
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
 	{"keep-tracking", no_argument, NULL, OPT_KEEP},
 	{"new-pid-namespace", no_argument, NULL, OPT_APART},
+	{"files", required_argument, NULL, OPT_FILES},
 	{"json", no_argument, NULL, OPT_JSON},
 	{NULL, 0, NULL, 0},
 };
@@ -57,6 +67,12 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_APART:
 		o->apart = true;
 		return 0;
+	case OPT_FILES:
+		o->rewind = !strcmp(optarg, "rewind");
+		if (o->rewind || !strcmp(optarg, "check"))
+			return 0;
+		return cli_usage(&verb_restart, "--files takes check or rewind, not '%s'",
+				 optarg);
 	case OPT_JSON:
 		o->json = true;
 		return 0;
@@ -177,6 +193,7 @@ static int run(int argc, char **argv)
 					 .version = (uint32_t)o.version,
 					 .detach = o.detach,
 					 .new_pid_namespace = o.apart,
+					 .rewind = o.rewind,
 					 .lookup = o.lookup};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	foreground_signals(&set);
@@ -226,6 +243,10 @@ const struct verb verb_restart = {
 		"      --keep-tracking  leave a session in the background: the next checkpoint "
 		"is "
 		"an increment of this version\n"
+		"      --files WHAT     check: refuse if a file that it had open no longer "
+		"fits "
+		"(the default); rewind: cut\n"
+		"                       files that it was writing back to what they were\n"
 		"      --json           one JSON object once it runs, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf restart --dir /var/lib/icp/redis --detach\n",

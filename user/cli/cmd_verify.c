@@ -35,11 +35,9 @@ static json_t *json_problem(const struct problem *p)
 			      cli_json_string(p->file), "what", cli_json_string(p->what));
 	int bad = !o;
 
-	if (p->stream & ICP_STREAM_SHM)
-		bad |= json_object_set_new(o, "shmid",
-					   json_integer(p->stream & ~ICP_STREAM_SHM));
-	else if (p->stream)
-		bad |= json_object_set_new(o, "pid", json_integer(p->stream));
+	if (p->stream)
+		bad |= json_object_set_new(o, cli_stream_key(p->stream),
+					   json_integer(icp_stream_id(p->stream)));
 	if (p->has_page)
 		bad |= json_object_set_new(o, "page", cli_json_hex(p->address));
 	if (!bad)

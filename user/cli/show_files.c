@@ -89,9 +89,8 @@ static int show_file(struct show *s, const Icp__File *f, json_t *list)
 	}
 	o = json_pack("{s:s, s:s, s:I, s:s, s:I}", "name", name, "kind",
 		      f->kind == ICP_FILE_PAGES ? "pages" : "control", "bytes",
-		      (json_int_t)f->size, "hash", hash,
-		      f->stream & ICP_STREAM_SHM ? "shmid" : "pid",
-		      (json_int_t)(f->stream & ~ICP_STREAM_SHM));
+		      (json_int_t)f->size, "hash", hash, cli_stream_key(f->stream),
+		      (json_int_t)icp_stream_id(f->stream));
 	return json_array_append_new(list, o) ? fail(-ENOMEM, "make JSON") : 0;
 }
 

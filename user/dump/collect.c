@@ -314,6 +314,8 @@ static int collect_dirty(struct dump *d)
 	}
 	if (!err)
 		err = segments_settle(d, all_exact);
+	if (!err)
+		err = contents_settle(d);
 	d->result.found_by = all_exact ? "events" : "scan";
 	return err;
 }
@@ -336,6 +338,9 @@ static int collect_pages(struct dump *d)
 	for (size_t i = 0; !err && i < d->segments.n; i++)
 		err = stage_stream(d, &d->segments.data[i]->source,
 				   &d->segments.data[i]->stream);
+	for (size_t i = 0; !err && i < d->contents.n; i++)
+		err = stage_stream(d, &d->contents.data[i]->source,
+				   &d->contents.data[i]->stream);
 	return err;
 }
 

@@ -130,9 +130,35 @@ static int read_last_page(int fd, uint8_t *to, uint64_t offset)
 	return 0;
 }
 
+/* It may be cut while it is read: what is behind its end is zeros, as it would be if it grew again. */
+static int read_to_size(const struct page_source *from, struct batch *b)
+{
+	uint8_t *to = b->data;
+
+	for (size_t i = 0; i < b->n; to += b->run[i++].bytes) {
+		size_t done = 0;
+
+		while (done < b->run[i].bytes) {
+			ssize_t got = pread(from->file_fd, to + done, b->run[i].bytes - done,
+					    (off_t)(b->run[i].start + done));
+
+			if (got < 0 && errno != EINTR)
+				return fail(-errno, "read a deleted file");
+			if (!got)
+				break;
+			done += got > 0 ? (size_t)got : 0;
+		}
+		memset(to + done, 0, b->run[i].bytes - done);
+	}
+	return 0;
+}
+
 static int read_file(const struct page_source *from, struct batch *b)
 {
 	size_t at = 0;
+
+	if (from->to_size)
+		return read_to_size(from, b);
 
 	for (size_t i = 0; i < b->n; i++) {
 		uint64_t last = b->run[i].bytes - page_size();

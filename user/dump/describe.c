@@ -214,6 +214,8 @@ int describe_end(struct dump *d)
 	for (size_t i = 0; !err && i < d->segments.n; i++)
 		err = add_segment(d, d->segments.data[i],
 				  sysvshm_find(&list, d->segments.data[i]->shmid));
+	if (!err)
+		err = contents_describe(d);
 	if (!err && !d->config.no_restart)
 		err = state_restorable(d->manifest);
 	return err ? err : describe_numbers(d);

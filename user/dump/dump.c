@@ -219,7 +219,7 @@ static int first_rounds(struct dump *d)
 		if (s->stream.compare_all)
 			err = populated_segment(s, &s->stream.todo);
 	}
-	return err;
+	return err ? err : contents_begin(d);
 }
 
 /* Copy what is to do and forget it; how much that was. */
@@ -232,6 +232,8 @@ static int copy_todo(struct dump *d, uint64_t *pages)
 		*pages += dirty_pages(&d->procs.data[i]->stream.todo);
 	for (size_t i = 0; i < d->segments.n; i++)
 		*pages += dirty_pages(&d->segments.data[i]->stream.todo);
+	vec_each (c, &d->contents)
+		*pages += dirty_pages(&(*c)->stream.todo);
 	d->config.progress->pages_to_do += *pages;
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		struct dump_proc *p = d->procs.data[i];
@@ -245,6 +247,12 @@ static int copy_todo(struct dump *d, uint64_t *pages)
 
 		err = copy_runs(d, &s->source, &s->stream, &s->stream.todo);
 		s->stream.todo.n = 0;
+	}
+	for (size_t i = 0; !err && i < d->contents.n; i++) {
+		struct dump_content *c = d->contents.data[i];
+
+		err = copy_runs(d, &c->source, &c->stream, &c->stream.todo);
+		c->stream.todo.n = 0;
 	}
 	return err;
 }
@@ -283,13 +291,40 @@ int cancelled(const struct dump *d)
 	return refuse(-EINTR, "interrupted: there is no new version, the job runs on");
 }
 
+/* What no process of the job can tell for itself. */
+static int check_job(struct dump *d)
+{
+	_cleanup_(free_pids) pid_list all = {0}, some = {0};
+	int err = 0;
+
+	if (d->config.no_restart)
+		return 0;
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		pid_t *slot = vec_push(&all), pid = d->procs.data[i]->src.target->pid;
+
+		if (slot)
+			*slot = pid;
+		err = slot ? tasks_descendants(pid, &some) : fail(-ENOMEM, "list the job");
+		for (size_t k = 0; !err && k < some.n; k++) {
+			slot = vec_push(&all);
+			if (slot)
+				*slot = some.data[k];
+			else
+				err = fail(-ENOMEM, "list the job");
+		}
+	}
+	return err ? err : state_check_job(d->state, all.data, all.n);
+}
+
 int dump_precopy(struct dump *d)
 {
 	uint64_t pages, before = UINT64_MAX;
 	int err;
 
 	d->config.progress->phase = "copy";
-	err = first_rounds(d);
+	err = check_job(d);
+	if (!err)
+		err = first_rounds(d);
 	for (unsigned round = 0; !err; round++) {
 		err = copy_todo(d, &pages);
 		d->result.precopy_rounds += pages > 0;
@@ -337,6 +372,7 @@ void dump_close(struct dump *d)
 		source_close(&d->segments.data[i]->source);
 		free(d->segments.data[i]);
 	}
+	contents_free(d);
 	vec_free(&d->procs);
 	vec_free(&d->segments);
 	vec_free(&d->staging.list);

@@ -43,8 +43,8 @@ static int check_complete(const struct stream *s, const struct page_source *sour
 	return 0;
 }
 
-static int finish_stream(struct dump *d, struct stream *s, const struct page_source *source,
-			 bool killed)
+int finish_stream(struct dump *d, struct stream *s, const struct page_source *source,
+		  bool killed)
 {
 	const struct page_stats *stats;
 	int err = stream_remove_others(s, &s->populated, &s->last);
@@ -61,7 +61,7 @@ static int finish_stream(struct dump *d, struct stream *s, const struct page_sou
 }
 
 /* It ended and is no part of the version, but others may share pages that it was the first to have. */
-static int finish_gone(struct dump *d, struct stream *s)
+int finish_gone(struct dump *d, struct stream *s)
 {
 	bool unused = s->writer && !page_writer_stats(s->writer)->stored;
 
@@ -88,13 +88,15 @@ int dump_write(struct dump *d)
 	for (size_t i = 0; !err && i < d->segments.n; i++)
 		err = finish_stream(d, &d->segments.data[i]->stream,
 				    &d->segments.data[i]->source, true);
+	if (!err)
+		err = contents_finish(d);
 	/* after all page files: an entry may refer to another process's */
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
 			err = txn_ctl(d->txn, d->procs.data[i]->stream.ctl, d->config.full);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
 		err = txn_ctl(d->txn, d->segments.data[i]->stream.ctl, d->config.full);
-	return err;
+	return err ? err : contents_ctl(d);
 }
 
 static void fill_result(struct dump *d)

@@ -3,14 +3,17 @@
 #ifndef ICP_DUMP_INTERNAL_H
 #define ICP_DUMP_INTERNAL_H
 
+#include <sys/stat.h>
+
 #include "dump/dump.h"
 #include "state/state.h"
 
 /* Where pages are read from: a process's memory, or a segment's file. */
 struct page_source {
-	pid_t pid;   /* process_vm_readv(), at the address */
-	int mem_fd;  /* /proc/PID/mem for what that refuses (PROT_NONE...) */
-	int file_fd; /* >= 0: pread() at the offset instead */
+	pid_t pid;    /* process_vm_readv(), at the address */
+	int mem_fd;   /* /proc/PID/mem for what that refuses (PROT_NONE...) */
+	int file_fd;  /* >= 0: pread() at the offset instead */
+	bool to_size; /* of a file: only up to its end, wherever that is by now */
 	uint64_t file_size;
 };
 
@@ -61,6 +64,17 @@ struct dump_segment {
 	uint64_t size;
 };
 
+/* What is in a deleted file. */
+struct dump_content {
+	size_t index; /* in state_contents() */
+	uint32_t id;
+	struct stream stream;
+	struct page_source source;
+	struct stat copied; /* before it was copied while the job ran */
+	struct stat now;    /* of the freeze */
+	bool trusted;	    /* writing it would change the times of `copied` */
+};
+
 struct dump {
 	struct dump_config config;
 	struct txn *txn;
@@ -69,6 +83,7 @@ struct dump {
 	struct state_job *state;
 	VEC(struct dump_proc *) procs;
 	VEC(struct dump_segment *) segments;
+	VEC(struct dump_content *) contents;
 	struct {
 		uint8_t *data;
 		size_t size, used;
@@ -118,6 +133,8 @@ int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *uns
 int populated_again(struct dump_proc *p, bool all) _must_use_;
 /* All of a segment, as offsets. */
 int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use_;
+/* The data of a file up to @size, as offsets. */
+int populated_file(int fd, uint64_t size, struct dirty *out) _must_use_;
 /* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
 bool vma_saved(const struct dump_proc *p, const struct vma *v);
 /* Entries of the control structure outside @keep and @also go. */
@@ -132,6 +149,14 @@ int segments_known(struct dump *d) _must_use_;
 /* Frozen: what is populated, and what must be compared. */
 int segments_settle(struct dump *d, bool all_exact) _must_use_;
 
+/* contents.c: deleted files that the job has open */
+int contents_begin(struct dump *d) _must_use_;	/* the first round: todo */
+int contents_settle(struct dump *d) _must_use_; /* frozen: what must be compared */
+int contents_finish(struct dump *d) _must_use_;
+int contents_ctl(struct dump *d) _must_use_; /* after all page files */
+int contents_describe(struct dump *d) _must_use_;
+void contents_free(struct dump *d);
+
 /* describe.c: the manifest */
 int describe_job(struct dump *d) _must_use_;
 int describe_begin(struct dump *d, struct dump_proc *p) _must_use_;
@@ -143,6 +168,11 @@ const Icp__Segment *parent_segment(const struct dump *d, int shmid);
 
 /* direct.c */
 bool proc_uses_direct_io(const struct dump_proc *p);
+
+/* finish.c */
+int finish_stream(struct dump *d, struct stream *s, const struct page_source *source,
+		  bool killed) _must_use_;
+int finish_gone(struct dump *d, struct stream *s) _must_use_;
 
 /* stream.c */
 /* @parent_id: the stream of the parent version that it goes on from, or 0. */

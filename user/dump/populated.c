@@ -173,6 +173,12 @@ static int file_data(int fd, uint64_t offset, uint64_t end, uint64_t shift, stru
 	return 0;
 }
 
+int populated_file(int fd, uint64_t size, struct dirty *out)
+{
+	out->n = 0;
+	return file_data(fd, 0, size, 0, out);
+}
+
 int populated_shared(const struct dump_proc *p, const struct vma *v, struct dirty *out)
 {
 	char path[96];

@@ -35,6 +35,24 @@
  * ctl_<pid>.<v>.bin, shm_<shmid>.<v>.bin and ctl_shm_<shmid>.<v>.bin.
  */
 #define ICP_STREAM_SHM 0x80000000u
+/* ...or the content of a file that nothing else keeps: file_<id>.<v>.bin, ctl_file_<id>.<v>.bin.
+ * Pids are below. */
+#define ICP_STREAM_FILE 0x40000000u
+
+enum icp_stream_kind { ICP_OF_PROCESS, ICP_OF_SEGMENT, ICP_OF_FILE };
+
+static inline enum icp_stream_kind icp_stream_kind(uint32_t stream)
+{
+	return stream & ICP_STREAM_SHM	  ? ICP_OF_SEGMENT
+	       : stream & ICP_STREAM_FILE ? ICP_OF_FILE
+					  : ICP_OF_PROCESS;
+}
+
+/* The pid, shmid or id. */
+static inline uint32_t icp_stream_id(uint32_t stream)
+{
+	return stream & ICP_STREAM_SHM ? stream & ~ICP_STREAM_SHM : stream & ~ICP_STREAM_FILE;
+}
 
 /* XXH3's 128-bit hash, as it is in memory (low half first). */
 struct icp_hash {

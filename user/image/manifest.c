@@ -129,8 +129,8 @@ static int check_process(const Icp__Process *p, uint32_t page_size)
 {
 	int err;
 
-	if (!p->pid || p->pid > INT32_MAX || p->ppid > INT32_MAX || p->pgid > INT32_MAX ||
-	    p->sid > INT32_MAX)
+	if (!p->pid || p->pid >= ICP_STREAM_FILE || p->ppid > INT32_MAX ||
+	    p->pgid > INT32_MAX || p->sid > INT32_MAX)
 		return refuse(-EBADMSG, "ids are out of range");
 	if ((p->n_uids && p->n_uids != 4) || (p->n_gids && p->n_gids != 4) ||
 	    p->n_groups > 65536)
@@ -161,6 +161,13 @@ static int check_streams(const Icp__Manifest *m, uint32_t *ids)
 			return err ? err
 				   : refuse(-EBADMSG, "segment id %u", m->segments[i]->shmid);
 		ids[n++] = m->segments[i]->shmid | ICP_STREAM_SHM;
+	}
+	for (size_t i = 0; i < m->n_contents; i++) {
+		const Icp__FileData *c = m->contents[i];
+
+		if (c->id >= ICP_STREAM_FILE || c->size > INT64_MAX)
+			return refuse(-EBADMSG, "the content of file %u makes no sense", c->id);
+		ids[n++] = c->id | ICP_STREAM_FILE;
 	}
 	return unique(ids, n) ? 0 : refuse(-EBADMSG, "a process or segment is there twice");
 }
@@ -203,7 +210,7 @@ static int check_files(const Icp__Manifest *m, const uint32_t *ids, size_t n)
 
 int manifest_check(const Icp__Manifest *m)
 {
-	size_t n = m->n_processes + m->n_segments;
+	size_t n = m->n_processes + m->n_segments + m->n_contents;
 	_cleanup_free_ uint32_t *ids = calloc(n + 1, sizeof(*ids));
 	int err;
 

@@ -47,10 +47,13 @@ struct name name_keep(uint32_t version, uint32_t generation)
 struct name name_file(enum icp_file_kind kind, uint32_t version, uint32_t stream,
 		      uint32_t generation)
 {
-	bool shm = stream & ICP_STREAM_SHM;
-	uint32_t id = stream & ~ICP_STREAM_SHM;
-	const char *what =
-		kind == ICP_FILE_CTL ? (shm ? "ctl_shm" : "ctl") : (shm ? "shm" : "task_mm");
+	static const char *const names[][2] = {
+		[ICP_OF_PROCESS] = {"task_mm", "ctl"},
+		[ICP_OF_SEGMENT] = {"shm", "ctl_shm"},
+		[ICP_OF_FILE] = {"file", "ctl_file"},
+	};
+	const char *what = names[icp_stream_kind(stream)][kind == ICP_FILE_CTL];
+	uint32_t id = icp_stream_id(stream);
 
 	if (generation)
 		return format("%06u/0/%s_%u.%u.g%u.bin", version, what, id, version,

@@ -367,7 +367,7 @@ static bool ours(const char *name)
 		return true;
 	return len > 4 && !strcmp(name + len - 4, ".bin") &&
 	       (!strncmp(name, "task_mm_", 8) || !strncmp(name, "shm_", 4) ||
-		!strncmp(name, "ctl_", 4));
+		!strncmp(name, "file_", 5) || !strncmp(name, "ctl_", 4));
 }
 
 /* Remove the files of a version that @spare does not name. */

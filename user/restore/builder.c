@@ -325,7 +325,8 @@ int restart(const struct restart_config *config, struct restart_result *out)
 	struct restore r = {.config = config,
 			    .result = out,
 			    .builder = &builder,
-			    .job.detach = config->detach};
+			    .job.detach = config->detach,
+			    .job.rewind = config->rewind};
 	struct site s = {.news = -1, .go = -1, .status = -1};
 	int err;
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "base/io.h"
 #include "base/page.h"
 #include "restore/internal.h"
 
@@ -316,6 +317,58 @@ int fill_segments(struct restore *r)
 		err = fill_segment(r, rd, i);
 		if (err)
 			return wrap(err, "segment with key %#x", r->manifest->segments[i]->key);
+	}
+	return err;
+}
+
+/* One run, from @data; the last page may reach beyond the end. */
+static int put_content(int fd, const Icp__FileData *c, uint64_t at, uint64_t len,
+		       const uint8_t *data)
+{
+	int err;
+
+	if (at >= c->size)
+		return 0;
+	err = io_pwrite_full(fd, data, len > c->size - at ? c->size - at : len, (off_t)at);
+	return err ? fail(err, "write it again") : 0;
+}
+
+static int fill_content(struct restore *r, struct reader *rd, const Icp__FileData *c,
+			uint8_t *buf)
+{
+	int fd = objects_find(r->job.objects, c->dev, c->inode);
+	_cleanup_ctl_ struct ctl *ctl = NULL;
+	uint64_t page = page_size();
+	struct ctl_run run;
+	int err = repo_ctl(r->repo, r->result->version, ICP_STREAM_FILE | c->id, &ctl);
+
+	for (uint64_t next = 0; !err && ctl_next_run(ctl, next, BATCH, &run);
+	     next = run.page + run.n) {
+		if (run.page > INT64_MAX / page - BATCH)
+			return refuse(-EBADMSG, "a page beyond its end");
+		if (run.first.flags & CTL_ZERO)
+			continue;
+		err = reader_pages(rd, ctl, run.page, run.n, buf);
+		if (!err)
+			err = put_content(fd, c, run.page * page, run.n * page, buf);
+		r->result->pages += run.n;
+	}
+	r->result->bytes = r->result->pages * page;
+	return err;
+}
+
+int fill_contents(struct restore *r)
+{
+	_cleanup_reader_ struct reader *rd = NULL;
+	_cleanup_free_ uint8_t *buf = malloc(BATCH * page_size());
+	const Icp__Manifest *m = r->manifest;
+	int err = buf ? reader_open(r->repo, &rd) : fail(-ENOMEM, "fill deleted files");
+
+	for (size_t i = 0; i < m->n_contents && !err; i++) {
+		err = fill_content(r, rd, m->contents[i], buf);
+		if (err)
+			return wrap(err, "the deleted file %.*s", (int)m->contents[i]->path.len,
+				    (const char *)m->contents[i]->path.data);
 	}
 	return err;
 }

@@ -57,5 +57,6 @@ int tracee_detach(struct restore *r, struct restore_proc *p) _must_use_;
 /* ---- fill.c ---- */
 int fill_process(struct restore *r, struct restore_proc *p) _must_use_;
 int fill_segments(struct restore *r) _must_use_;
+int fill_contents(struct restore *r) _must_use_; /* of deleted files */
 
 #endif

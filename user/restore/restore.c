@@ -110,10 +110,17 @@ static int check(struct restore *r)
 		err = files_restore_check(&r->job);
 	if (!err)
 		err = tree_check_pids(r);
+	if (!err)
+		err = contents_restore_new(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)
 		if (lives(&r->procs[i]))
 			err = restore_open(&r->procs[i].state);
-	return err ? err : files_restore_open(&r->job);
+	if (!err)
+		err = files_restore_open(&r->job);
+	for (size_t i = 0; i < r->n && !err; i++)
+		if (lives(&r->procs[i]))
+			err = restore_opened(&r->procs[i].state);
+	return err;
 }
 
 static bool is_free(const struct restore *r, uint64_t start, uint64_t end, uint64_t *next)
@@ -190,7 +197,9 @@ static int memory(struct restore *r)
 		ctl_free(take_ptr(p->ctl));
 		p->state.ctl = NULL;
 	}
-	return err ? err : fill_segments(r);
+	if (!err)
+		err = fill_segments(r);
+	return err ? err : fill_contents(r);
 }
 
 static int state(struct restore *r)
@@ -217,6 +226,8 @@ static int release(struct restore *r)
 		err = ipc_restore_end(&r->job);
 	if (!err)
 		err = files_restore_late(&r->job);
+	if (!err)
+		err = files_restore_rewind(&r->job);
 	if (!err)
 		err = builder_commit(r);
 	for (size_t i = 0; i < r->n && !err; i++)

@@ -26,6 +26,7 @@ struct restart_config {
 	uint32_t version; /* 0: the newest */
 	bool detach;
 	bool new_pid_namespace;
+	bool rewind; /* cut files back to their length at the checkpoint */
 	enum ctl_lookup lookup;
 };
 

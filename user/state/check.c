@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "state/fdkind.h"
+#include "state/locks.h"
 
 #define WHY_MAX 200
 
@@ -16,8 +17,8 @@ static int check_one(struct state_process *p, const struct fd_info *f, char why[
 
 	if (!kind->open)
 		err = refuse(-EOPNOTSUPP, "%s", kind->text);
-	else if (procfs_field(f->fdinfo, "lock"))
-		err = refuse(-EOPNOTSUPP, "a file with a lock on it");
+	else if (locks_reason(f))
+		err = refuse(-EOPNOTSUPP, "%s", locks_reason(f));
 	else if (kind->check)
 		err = kind->check(p, f);
 	if (err == -EOPNOTSUPP)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What a restart opens again by its name: files, directories, memory devices, O_PATH. */
+/* What a restart opens again by its name: directories, memory devices, O_PATH. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -9,10 +9,11 @@
 
 #include "state/fdkind.h"
 
-/* /dev/shm, tmpfiles: the content goes away with the process. */
 static int check(struct state_process *p, const struct fd_info *f)
 {
-	return f->st.st_nlink ? 0 : refuse(-EOPNOTSUPP, "a deleted file");
+	return f->deleted || !f->st.st_nlink
+		       ? refuse(-EOPNOTSUPP, "%s that was deleted", fd_kind(f->kind)->text)
+		       : 0;
 }
 
 int fd_open_path(const Icp__OpenFile *f, uint32_t flags)
@@ -32,9 +33,6 @@ int fd_open_path(const Icp__OpenFile *f, uint32_t flags)
 	if ((st.st_mode & S_IFMT) != (f->mode & S_IFMT) ||
 	    (S_ISCHR(st.st_mode) && st.st_rdev != makedev(f->rdev >> 32, (uint32_t)f->rdev)))
 		return refuse(-ESTALE, "%s is something else now", path);
-	if (S_ISREG(st.st_mode) && !(flags & O_PATH) && (uint64_t)st.st_size < f->size)
-		return refuse(-ESTALE, "%s is shorter than it was: %lld bytes instead of %llu",
-			      path, (long long)st.st_size, (unsigned long long)f->size);
 	fd = flags & O_PATH ? open(path, O_CLOEXEC | (int)(flags & FD_KEPT_FLAGS))
 			    : fd_reopen(at, flags);
 	if (fd < 0)
@@ -55,10 +53,11 @@ static int open_o_path(struct restore_job *job, const Icp__OpenFile *f)
 	return fd_open_path(f, f->flags | O_PATH);
 }
 
-const struct fd_kind fd_regular = {
-	.kind = FILE_REGULAR, .text = "a file", .check = check, .open = open_file};
 const struct fd_kind fd_directory = {
 	.kind = FILE_DIRECTORY, .text = "a directory", .check = check, .open = open_file};
-const struct fd_kind fd_memory_device = {
-	.kind = FILE_MEMORY_DEVICE, .text = "a memory device", .open = open_file};
-const struct fd_kind fd_path = {.kind = FILE_PATH, .text = "a path", .open = open_o_path};
+const struct fd_kind fd_memory_device = {.kind = FILE_MEMORY_DEVICE,
+					 .text = "a memory device",
+					 .check = check,
+					 .open = open_file};
+const struct fd_kind fd_path = {
+	.kind = FILE_PATH, .text = "a path", .check = check, .open = open_o_path};

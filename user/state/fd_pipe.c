@@ -5,12 +5,14 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "state/contents.h"
 #include "state/fdkind.h"
 
 /* ---- dump ---- */
@@ -22,7 +24,16 @@ struct copy {
 	bool packets;
 };
 
+/* Of a process that runs: who has it, and which ends. */
+struct running {
+	uint64_t inode;
+	pid_t pid;
+	int fd; /* the lowest but those of standard input and output; 0: only those */
+	bool has[2];
+};
+
 struct copies {
+	VEC(struct running) running;
 	VEC(struct copy) list;
 	VEC(Icp__PipeContent) contents;
 	Icp__PipeContent **pointers;
@@ -38,10 +49,115 @@ static void free_copies(void *slot)
 		free(c->data.data);
 		free(c->packets);
 	}
+	vec_free(&all->running);
 	vec_free(&all->list);
 	vec_free(&all->contents);
 	free(all->pointers);
 	free(all);
+}
+
+static struct copies *copies_of(struct file_jobs *jobs)
+{
+	void **slot = file_jobs_slot(jobs, FILE_PIPE);
+
+	if (!*slot)
+		*slot = calloc(1, sizeof(struct copies));
+	return *slot;
+}
+
+/* Does anybody have the other end? Without writers there is a hang-up, without readers an error. */
+static bool is_alone(int fd)
+{
+	struct pollfd p = {.fd = fd};
+
+	return poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR);
+}
+
+static void add_ends(bool has[2], uint32_t flags)
+{
+	has[0] |= (flags & O_ACCMODE) != O_WRONLY;
+	has[1] |= (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static int check(struct state_process *p, const struct fd_info *f)
+{
+	struct copies *all = copies_of(p->job->files);
+	_cleanup_fd_ int fd = -1;
+	struct running *r;
+
+	if (!all)
+		return fail(-ENOMEM, "look at a pipe");
+	vec_each (known, &all->running) {
+		if (known->inode != f->st.st_ino)
+			continue;
+		add_ends(known->has, f->flags);
+		if (!known->fd && f->fd > STDERR_FILENO) {
+			known->fd = f->fd;
+			known->pid = p->target->pid;
+		}
+		return 0;
+	}
+	fd = fd_borrow(p, f->fd);
+	if (fd < 0 || is_alone(fd)) { /* closed meanwhile, or ended */
+		err_clear();
+		return 0;
+	}
+	r = vec_push(&all->running);
+	if (!r)
+		return fail(-ENOMEM, "look at a pipe");
+	*r = (struct running){.inode = f->st.st_ino, .pid = p->target->pid};
+	r->fd = f->fd > STDERR_FILENO ? f->fd : 0;
+	add_ends(r->has, f->flags);
+	return 0;
+}
+
+/* Its ends among the descriptors of @pid, as they are now. */
+static void look_again(pid_t pid, uint64_t inode, bool has[2])
+{
+	_cleanup_target_ struct target *t = NULL;
+	_cleanup_fd_list_ struct fd_list fds = {0};
+	int err = target_open(pid, &t);
+
+	if (!err)
+		err = fd_list_read(t, &fds);
+	if (err)
+		err_clear();
+	vec_each (f, &fds)
+		if (f->kind == FILE_PIPE && f->st.st_ino == inode)
+			add_ends(has, f->flags);
+}
+
+static int no_other_end(const char *path, uint32_t pid, uint32_t fd)
+{
+	return refuse(
+		-EOPNOTSUPP,
+		"pid %u: descriptor %u is a pipe (%s) whose other end is not part of the job, "
+		"which can't be restarted (with --no-restart its data can be saved)",
+		pid, fd, path);
+}
+
+int pipes_check(struct file_jobs *jobs, const pid_t *pids, size_t n)
+{
+	struct copies *all = copies_of(jobs);
+
+	if (!all)
+		return fail(-ENOMEM, "look at pipes");
+	vec_each (r, &all->running) {
+		bool has[2] = {false, false};
+		char path[40];
+
+		if (!r->fd || (r->has[0] && r->has[1]))
+			continue;
+		/* a child may have come that wasn't looked at */
+		for (size_t i = 0; i < n; i++)
+			look_again(pids[i], r->inode, has);
+		if (has[0] == has[1]) /* both, or closed meanwhile */
+			continue;
+		snprintf(path, sizeof(path), "pipe:[%lu]", r->inode);
+		return no_other_end(path, (uint32_t)r->pid, (uint32_t)r->fd);
+	}
+	all->running.n = 0;
+	return 0;
 }
 
 static int copy_pipe(struct copies *all, int fd, const struct fd_info *f)
@@ -92,22 +208,30 @@ static bool is_known(struct copies *all, const struct fd_info *f)
 
 static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
-	void **slot = file_jobs_slot(jobs, FILE_PIPE);
-	_cleanup_fd_ int fd = -1;
+	struct copies *all = copies_of(jobs);
+	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
 	char path[32];
 
-	if (!*slot)
-		*slot = calloc(1, sizeof(struct copies));
-	if (!*slot)
+	if (fd < 0)
+		return fd;
+	if (!all)
 		return fail(-ENOMEM, "note a pipe");
-	if (is_known(*slot, &d->info))
+	d->note = is_alone(fd) ? all : NULL;
+	if (is_known(all, &d->info))
 		return 0;
+	close(take_fd(&fd));
 	/* a read end, whichever end it is */
 	snprintf(path, sizeof(path), "fd/%d", d->info.fd);
 	fd = openat(p->target->proc_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return fail(-errno, "look into descriptor %d (%s)", d->info.fd, d->info.path);
-	return copy_pipe(*slot, fd, &d->info);
+	return copy_pipe(all, fd, &d->info);
+}
+
+static int finish(const struct description *d, Icp__OpenFile *out)
+{
+	out->alone = d->note != NULL;
+	return 0;
 }
 
 /* Empty our copy of a pipe into @out, whose buffers are allocated. */
@@ -217,12 +341,30 @@ static int fill_pipe(int in, const Icp__PipeContent *c)
 	return 0;
 }
 
+/* It has a name for a moment. */
+static int make_deleted(const Icp__OpenFile *f)
+{
+	char path[PATH_MAX], name[48];
+	_cleanup_fd_ int dir = contents_directory(fd_path_of(f, path)), fd = -1;
+	int err;
+
+	if (dir < 0)
+		return dir;
+	snprintf(name, sizeof(name), ".icp-bpf-restart-%d", getpid());
+	if (mkfifoat(dir, name, f->mode & 0777))
+		return fail(-errno, "make the deleted pipe %s again", path);
+	fd = openat(dir, name, O_RDWR | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	err = fd < 0 ? -errno : 0;
+	unlinkat(dir, name, 0);
+	return err ? fail(err, "open the deleted pipe %s", path) : take_fd(&fd);
+}
+
 static int make_ends(struct restore_job *job, const Icp__OpenFile *f, struct ends *p)
 {
 	int ends[2];
 
 	if (f->kind == FILE_FIFO) { /* one descriptor for both, which never blocks */
-		ends[0] = fd_open_path(f, O_RDWR | O_NONBLOCK);
+		ends[0] = f->deleted ? make_deleted(f) : fd_open_path(f, O_RDWR | O_NONBLOCK);
 		if (ends[0] < 0)
 			return ends[0];
 		ends[1] = fcntl(ends[0], F_DUPFD_CLOEXEC, 0);
@@ -232,6 +374,21 @@ static int make_ends(struct restore_job *job, const Icp__OpenFile *f, struct end
 	p->ends[0] = restore_high_fd(job, ends[0]);
 	p->ends[1] = restore_high_fd(job, ends[1]);
 	return p->ends[0] < 0 || p->ends[1] < 0 ? -EMFILE : 0;
+}
+
+/* What is in a named pipe stays there as long as anybody has it open. */
+static int check_empty(const Icp__OpenFile *f, int fd)
+{
+	char path[PATH_MAX];
+	int bytes = 0;
+
+	if (ioctl(fd, FIONREAD, &bytes))
+		return fail(-errno, "look into %s", fd_path_of(f, path));
+	return bytes ? refuse(-EBUSY,
+			      "the named pipe %s has %d bytes in it: somebody else has it "
+			      "open, end that first",
+			      fd_path_of(f, path), bytes)
+		     : 0;
 }
 
 /* The ends of the pipe with this inode, made when it is first met. */
@@ -257,6 +414,8 @@ static int pipe_of(struct restore_job *job, const Icp__OpenFile *f, struct ends 
 		return fail(-ENOMEM, "make a pipe");
 	**out = (struct ends){f->inode, {-1, -1}, {false, false}};
 	err = make_ends(job, f, *out);
+	if (!err && f->kind == FILE_FIFO)
+		err = check_empty(f, (*out)->ends[0]);
 	return !err && content && content->data.len ? fill_pipe((*out)->ends[1], content) : err;
 }
 
@@ -277,24 +436,14 @@ static bool both_ends(const struct restore_job *job, uint64_t inode)
 	return has[0] && has[1];
 }
 
-static int no_other_end(const Icp__OpenFile *f, uint32_t pid, uint32_t fd)
-{
-	char path[PATH_MAX];
-
-	return refuse(
-		-EOPNOTSUPP,
-		"pid %u: descriptor %u is a pipe (%s) whose other end is not part of the job, "
-		"which can't be restarted (with --no-restart its data can be saved)",
-		pid, fd, fd_path_of(f, path));
-}
-
 static int verify(struct restore_job *job, const Icp__OpenFile *f)
 {
 	uint32_t pid = 0, fd = files_number(job, f->id, &pid);
+	char path[PATH_MAX];
 
-	if (fd <= STDERR_FILENO || both_ends(job, f->inode))
+	if (fd <= STDERR_FILENO || f->alone || both_ends(job, f->inode))
 		return 0;
-	return no_other_end(f, pid, fd);
+	return no_other_end(fd_path_of(f, path), pid, fd);
 }
 
 /* What led out of the job is the restarter's own standard input or output now. */
@@ -302,9 +451,10 @@ static int inherit(struct restore_job *job, const Icp__OpenFile *f)
 {
 	uint32_t pid = 0, fd = files_number(job, f->id, &pid), want = f->flags & O_ACCMODE;
 	int flags = fd <= 2 ? fcntl((int)fd, F_GETFL) : -1, copy;
+	char path[PATH_MAX];
 
 	if (flags < 0)
-		return no_other_end(f, pid, fd);
+		return no_other_end(fd_path_of(f, path), pid, fd);
 	if ((uint32_t)(flags & O_ACCMODE) != want && (flags & O_ACCMODE) != O_RDWR)
 		return refuse(-EBADF,
 			      "descriptor %u led out of the job, and that of icp-bpf "
@@ -321,9 +471,10 @@ static int open_end(struct restore_job *job, const Icp__OpenFile *f)
 	struct ends *p = NULL;
 	int err = pipe_of(job, f, &p), fd;
 
-	if (err)
-		return err;
-	if (f->flags & O_LARGEFILE || p->given[write]) {
+	if (err || !p)
+		return err ? err : fail(-ENOMEM, "make a pipe");
+	/* ours of a named one is for both */
+	if (f->kind == FILE_FIFO || f->flags & O_LARGEFILE || p->given[write]) {
 		/* packet mode can't be had by open(2) */
 		fd = fd_reopen(p->ends[write], f->flags & ~(uint32_t)O_DIRECT);
 	} else {
@@ -339,12 +490,14 @@ static int open_end(struct restore_job *job, const Icp__OpenFile *f)
 
 static int open_pipe(struct restore_job *job, const Icp__OpenFile *f)
 {
-	return both_ends(job, f->inode) ? open_end(job, f) : inherit(job, f);
+	return f->alone || both_ends(job, f->inode) ? open_end(job, f) : inherit(job, f);
 }
 
 const struct fd_kind fd_pipe = {.kind = FILE_PIPE,
 				.text = "a pipe",
+				.check = check,
 				.dump = dump,
+				.finish = finish,
 				.finish_job = finish_job,
 				.free_slot = free_copies,
 				.verify = verify,

@@ -75,6 +75,9 @@ int fd_borrow(const struct state_process *p, int fd) _must_use_;
 /* @msg becomes the detail of @out, freed with it. */
 int fd_pack_detail(Icp__OpenFile *out, const ProtobufCMessage *msg) _must_use_;
 
+/* While they run: is there a pipe whose other end none of @pids (all of the job) has? */
+int pipes_check(struct file_jobs *jobs, const pid_t *pids, size_t n) _must_use_;
+
 /* ---- restart ---- */
 
 /* As above. */

@@ -107,6 +107,24 @@ static enum file_kind socket_kind(int fds, const char *name)
 	return FILE_SOCKET;
 }
 
+/* A file may have a name that ends like that of a deleted one. */
+static int named_deleted(struct fd_info *f)
+{
+	char *path;
+	struct stat st;
+
+	if (asprintf(&path, "%s (deleted)", f->path) < 0)
+		return -ENOMEM;
+	if (lstat(path, &st) || st.st_ino != f->st.st_ino || st.st_dev != f->st.st_dev) {
+		free(path);
+		return 0;
+	}
+	free(f->path);
+	f->path = path;
+	f->deleted = false;
+	return 0;
+}
+
 /* Bare -ENOENT: it was closed meanwhile (of a running process). */
 static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 {
@@ -120,6 +138,8 @@ static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 		err = procfs_link(fds, name, &out->path, &out->deleted);
 	if (!err && fstatat(fds, name, &out->st, 0))
 		err = -errno;
+	if (!err && out->deleted && out->st.st_nlink)
+		err = named_deleted(out);
 	if (err == -ENOENT)
 		return err;
 	if (err)

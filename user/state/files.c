@@ -14,6 +14,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "state/contents.h"
+#include "state/locks.h"
+
 #define BUCKETS 1024
 
 struct file_jobs {
@@ -30,6 +33,7 @@ struct descriptor {
 
 struct note {
 	VEC(struct descriptor) list;
+	struct lock_list locks;
 };
 
 int file_jobs_new(struct file_jobs **out)
@@ -72,6 +76,7 @@ static void free_note(void *arg)
 	struct note *note = arg;
 
 	vec_free(&note->list);
+	vec_free(&note->locks);
 	free(note);
 }
 
@@ -131,6 +136,30 @@ static int add(struct state_process *p, struct fd_info *f)
 	return err ? err : (int)jobs->list.n;
 }
 
+static int dump_one(struct state_process *p, struct note *note, struct fd_info *f)
+{
+	struct descriptor d = {f->fd, f->flags & O_CLOEXEC, 0}, *slot;
+	int id = find(p->job->files, p->target->pid, f);
+	bool fresh = !id;
+	int err;
+
+	if (id < 0)
+		return id;
+	if (fresh)
+		id = (int)p->job->files->list.n + 1;
+	err = locks_note(&note->locks, p->target->pid, f, (uint32_t)id, fresh);
+	if (!err && fresh)
+		err = add(p, f);
+	if (err < 0)
+		return err;
+	slot = vec_push(&note->list);
+	if (!slot)
+		return fail(-ENOMEM, "note open files");
+	d.id = (uint32_t)id;
+	*slot = d;
+	return 0;
+}
+
 static int dump(struct state_process *p, void **slot)
 {
 	struct note *note = *slot = calloc(1, sizeof(*note));
@@ -139,21 +168,8 @@ static int dump(struct state_process *p, void **slot)
 
 	if (err)
 		return err;
-	vec_each (f, &fds) {
-		int fd = f->fd;
-		bool cloexec = f->flags & O_CLOEXEC;
-		struct descriptor *slot_fd;
-		int id = find(p->job->files, p->target->pid, f);
-
-		if (!id)
-			id = add(p, f);
-		if (id < 0)
-			return id;
-		slot_fd = vec_push(&note->list);
-		if (!slot_fd)
-			return fail(-ENOMEM, "note open files");
-		*slot_fd = (struct descriptor){fd, cloexec, (uint32_t)id};
-	}
+	for (size_t i = 0; i < fds.n && !err; i++)
+		err = dump_one(p, note, &fds.data[i]);
 	for (uint32_t i = 0; i < FILE_KINDS && !err; i++)
 		if (fd_kind(i)->dumped)
 			err = fd_kind(i)->dumped(p, p->job->files);
@@ -167,6 +183,7 @@ static int finish(struct state_process *p, void **slot)
 	_cleanup_free_ Icp__Descriptor *msgs = calloc(n + 1, sizeof(*msgs));
 	_cleanup_free_ Icp__Descriptor **list = calloc(n + 1, sizeof(*list));
 	Icp__FileTable table = ICP__FILE_TABLE__INIT;
+	int err;
 
 	if (!msgs || !list)
 		return fail(-ENOMEM, "note open files");
@@ -179,8 +196,9 @@ static int finish(struct state_process *p, void **slot)
 	}
 	table.descriptors = list;
 	table.n_descriptors = n;
-	return state_pack_blob(&p->image->blobs, &p->image->n_blobs, "files", FILES_VERSION,
-			       &table.base);
+	err = state_pack_blob(&p->image->blobs, &p->image->n_blobs, "files", FILES_VERSION,
+			      &table.base);
+	return err ? err : locks_pack(&note->locks, p->image);
 }
 
 static int fill_file(const struct description *d, Icp__OpenFile *out)
@@ -243,6 +261,7 @@ int file_jobs_finish(struct file_jobs *f, Icp__Manifest *m)
 
 const struct state_ops state_files = {.name = "files",
 				      .check = files_check,
+				      .prepare = contents_prepare,
 				      .dump = dump,
 				      .finish = finish,
 				      .free_note = free_note,

@@ -11,7 +11,7 @@
 #include "state/state.h"
 
 extern const struct state_ops state_vmas, state_regs, state_signals, state_ids, state_timers,
-	state_files;
+	state_files, state_locks;
 extern const struct restore_ops vmas_restore, ids_restore;
 
 struct file_jobs;
@@ -21,6 +21,7 @@ struct state_job {
 	struct file_jobs *files;
 	struct buildids *ids;
 	struct state_job_how how;
+	struct state_contents contents;
 };
 
 int file_jobs_new(struct file_jobs **out) _must_use_;

@@ -66,6 +66,11 @@ static int add(struct restore_job *job, const struct object *what)
 	return fd;
 }
 
+int objects_put(struct restore_job *job, uint64_t dev, uint64_t inode, int fd)
+{
+	return add(job, &(struct object){.dev = dev, .inode = inode, .fd = fd});
+}
+
 /* The file behind a new shared anonymous mapping, which /proc shows as one and not as a memfd;
  * takes CAP_CHECKPOINT_RESTORE. */
 static int anonymous(uint64_t size)

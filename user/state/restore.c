@@ -51,6 +51,11 @@ int restore_open(struct state_restore *r)
 	return WALK(r, open);
 }
 
+int restore_opened(struct state_restore *r)
+{
+	return WALK(r, opened);
+}
+
 int restore_stub(struct state_restore *r)
 {
 	return WALK(r, stub);
@@ -125,6 +130,7 @@ int restore_job_init(struct restore_job *job, const Icp__Manifest *m)
 void restore_job_fini(struct restore_job *job)
 {
 	ipc_restore_free(job);
+	contents_restore_free(job);
 	files_restore_free(job->files);
 	objects_free(job->objects);
 }

@@ -5,6 +5,7 @@
  *     restore_check    in icp-bpf, before anything is made: unpack the messages, refuse
  *     restore_open     in icp-bpf: what all processes inherit from it (open files, memory
  *                      objects); no process of the job exists yet
+ *     restore_opened   in icp-bpf: all open files of the job are there
  *     restore_stub     in the new process, while it is still a copy of icp-bpf
  *     restore_memory   its memory is empty: mappings (injected calls)
  *     restore_protect  its pages are filled: protections and the like (injected calls)
@@ -35,6 +36,8 @@ struct restore_job {
 	struct restore_segments *segments;
 	int first_fd; /* ours that the processes inherit are above: no process has one there */
 	bool detach;
+	bool rewind;   /* cut files that were open for writing back to what they were */
+	int *first_of; /* contents.c: by index in manifest->contents */
 };
 
 int restore_job_init(struct restore_job *job, const Icp__Manifest *m) _must_use_;
@@ -53,6 +56,7 @@ struct state_restore {
 struct restore_ops {
 	int (*check)(struct state_restore *r, void **note);
 	int (*open)(struct state_restore *r, void *note);
+	int (*opened)(struct state_restore *r, void *note);
 	int (*stub)(struct state_restore *r, void *note);
 	int (*memory)(struct state_restore *r, void *note, struct batch *b);
 	int (*protect)(struct state_restore *r, void *note, struct batch *b);
@@ -65,6 +69,7 @@ struct restore_ops {
 
 int restore_check(struct state_restore *r) _must_use_;
 int restore_open(struct state_restore *r) _must_use_;
+int restore_opened(struct state_restore *r) _must_use_;
 int restore_stub(struct state_restore *r) _must_use_;
 int restore_memory(struct state_restore *r, struct batch *b) _must_use_;
 int restore_protect(struct state_restore *r, struct batch *b) _must_use_;
@@ -106,14 +111,23 @@ void objects_free(struct restore_objects *o);
 int objects_find(const struct restore_objects *o, uint64_t dev, uint64_t inode);
 int objects_add(struct restore_job *job, uint64_t dev, uint64_t inode, const char *name,
 		uint64_t size) _must_use_;
+/* Use @fd for all that is known under this inode; taken over in any case. The descriptor. */
+int objects_put(struct restore_job *job, uint64_t dev, uint64_t inode, int fd) _must_use_;
 /* A mapped file, opened once: for reading, or for both. Negative errno with a message. */
 int objects_file(struct restore_job *job, const Icp__Vma *v, bool write) _must_use_;
+
+/* ---- deleted files: their content is to be filled into objects_find() of them ---- */
+int contents_restore_new(struct restore_job *job) _must_use_; /* before restore_open() */
+void contents_restore_free(struct restore_job *job);
 
 /* ---- open files: all descriptions of the job, after restore_open() of every process ---- */
 int files_restore_check(struct restore_job *job) _must_use_;
 int files_restore_open(struct restore_job *job) _must_use_;
 int files_restore_link(struct restore_job *job) _must_use_; /* all stubs are there */
 int files_restore_late(struct restore_job *job) _must_use_; /* the last before all run */
+
+/* The last thing of all that can fail: see job->rewind. */
+int files_restore_rewind(struct restore_job *job) _must_use_;
 
 /* ---- System V segments: job-wide ---- */
 /* Make those of the manifest; refused when a key is taken. */

@@ -9,10 +9,13 @@
 #include <sys/utsname.h>
 
 #include "base/page.h"
+#include "state/contents.h"
+#include "state/fdkind.h"
 #include "state/kinds.h"
 
 const struct state_ops *const state_kinds[] = {
-	&state_vmas, &state_regs, &state_ids, &state_signals, &state_timers, &state_files, NULL,
+	&state_vmas,   &state_regs,  &state_ids,   &state_signals,
+	&state_timers, &state_files, &state_locks, NULL,
 };
 
 _Static_assert(sizeof(state_kinds) / sizeof(*state_kinds) <= STATE_KINDS_MAX,
@@ -42,7 +45,13 @@ void state_job_free(struct state_job *job)
 		return;
 	file_jobs_free(job->files);
 	buildids_free(job->ids);
+	contents_fini(&job->contents);
 	free(job);
+}
+
+struct state_contents *state_contents(struct state_job *job)
+{
+	return &job->contents;
 }
 
 int state_job_finish(struct state_job *job, Icp__Manifest *m)
@@ -63,6 +72,11 @@ int state_check(struct state_process *p)
 		if (state_kinds[i]->check)
 			err = state_kinds[i]->check(p);
 	return done(p, err);
+}
+
+int state_check_job(struct state_job *job, const pid_t *pids, size_t n)
+{
+	return pipes_check(job->files, pids, n);
 }
 
 int state_prepare(struct state_process *p)

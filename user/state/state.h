@@ -84,6 +84,8 @@ static inline void cleanup_state_job(struct state_job **job)
  * state_job_finish(), once, after the last state_finish().
  */
 int state_check(struct state_process *p) _must_use_;
+/* After state_check() of all processes, while they run; @pids: all that are there by now. */
+int state_check_job(struct state_job *job, const pid_t *pids, size_t n) _must_use_;
 int state_prepare(struct state_process *p) _must_use_;
 int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
@@ -92,6 +94,24 @@ int state_job_finish(struct state_job *job, Icp__Manifest *m) _must_use_;
 /* Refuse what a restart of this finished manifest would refuse, whatever the machine: what
  * state_check() can't see before the freeze. */
 int state_restorable(const Icp__Manifest *m) _must_use_;
+
+/*
+ * Files that only descriptors of the job keep (deleted ones): their content belongs to the
+ * version. The list grows in state_prepare() and state_dump().
+ */
+struct state_content {
+	uint64_t dev, inode; /* as in OpenFile */
+	int fd;		     /* of our own, for reading */
+	bool open;	     /* at the freeze */
+	bool unseen; /* may be written without a change of its times: mapped, O_DIRECT */
+	char *path;  /* where it was */
+};
+
+struct state_contents {
+	struct state_content *data;
+	size_t n, cap;
+};
+struct state_contents *state_contents(struct state_job *job);
 
 /* A zombie has no memory, no threads to freeze, and no target: all that is left of it. */
 int state_zombie(pid_t pid, Icp__Process *image) _must_use_;

@@ -248,9 +248,29 @@ static void set_up_eventfd(struct board *b)
 static void set_up_deleted(struct board *b)
 {
 	char gone[SCRATCH_MAX];
+	int fd = open(mkdtemp(scratch(gone, "state")), O_RDONLY | O_DIRECTORY);
+
+	rmdir(gone);
+	place(fd, FD_FILE, false);
+}
+
+static void set_up_deleted_path(struct board *b)
+{
+	char gone[SCRATCH_MAX];
+	int made = mkstemp(scratch(gone, "state")), fd = open(gone, O_PATH);
+
+	close(made);
+	unlink(gone);
+	place(fd, FD_FILE, false);
+}
+
+static void set_up_deleted_lease(struct board *b)
+{
+	char gone[SCRATCH_MAX];
 	int fd = mkstemp(scratch(gone, "state"));
 
 	unlink(gone);
+	fcntl(fd, F_SETLEASE, F_WRLCK);
 	place(fd, FD_FILE, false);
 }
 
@@ -277,14 +297,17 @@ static void check_says(void (*set_up)(struct board *b), const char *what)
 
 static void refusals(void **state)
 {
-	char deleted[SCRATCH_MAX + 32];
+	char deleted[SCRATCH_MAX + 48];
 
 	check_says(set_up_nothing, NULL);
 	check_says(set_up_socket, "a socket (socket:[");
 	check_says(set_up_epoll, "an epoll instance");
 	check_says(set_up_eventfd, "an eventfd");
-	snprintf(deleted, sizeof(deleted), "a deleted file (%s/icp-state-", scratch_top());
+	snprintf(deleted, sizeof(deleted), "a directory that was deleted (%s/icp-state-",
+		 scratch_top());
 	check_says(set_up_deleted, deleted);
+	check_says(set_up_deleted_path, "a path that was deleted");
+	check_says(set_up_deleted_lease, "a deleted file with a lease on it");
 }
 
 int main(void)
