@@ -26,6 +26,7 @@ struct restore {
 	size_t n;
 	struct batch *batch;
 	bool made; /* there may be processes */
+	int go;	   /* eventfd: a stub waits until all are there */
 };
 
 /* ---- tree.c ---- */

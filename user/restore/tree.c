@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -186,8 +187,11 @@ stub_main(struct restore *r, size_t me, pid_t parent, int pipe)
 		err = fail(-errno, "begin process group %u", image->pgid);
 	if (!err)
 		clone_children(r, me, false, pipe);
-	if (!err)
-		err = restore_stub(&p->state);
+	/* what refers to processes needs all of them */
+	tell(pipe, me, err);
+	if (read(r->go, &(uint64_t){0}, sizeof(uint64_t)) != sizeof(uint64_t))
+		_exit(1);
+	err = restore_stub(&p->state);
 	tell(pipe, me, err);
 	for (;;)
 		pause();
@@ -222,16 +226,19 @@ static int collect_reports(struct restore *r, int pipe)
 
 int tree_make(struct restore *r)
 {
-	_cleanup_fd_ int in = -1, out = -1;
+	_cleanup_fd_ int in = -1, out = -1, go = -1;
 	pid_t self = getpid();
 	int ends[2], err = 0;
+	uint64_t n = r->n;
 	sigset_t all, old;
 
 	if (pipe2(ends, O_CLOEXEC))
 		return fail(-errno, "prepare to make processes");
 	in = restore_high_fd(&r->job, ends[0]);
 	out = restore_high_fd(&r->job, ends[1]);
-	if (in < 0 || out < 0)
+	go = restore_high_fd(&r->job, eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE));
+	r->go = go;
+	if (in < 0 || out < 0 || go < 0)
 		return -EMFILE;
 	/* orphans of a failure come to us */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -251,6 +258,10 @@ int tree_make(struct restore *r)
 	}
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(take_fd(&out));
+	if (!err)
+		err = collect_reports(r, in);
+	if (!err && write(go, &n, sizeof(n)) != sizeof(n))
+		err = fail(-errno, "let the new processes go on");
 	return err ? err : collect_reports(r, in);
 }
 

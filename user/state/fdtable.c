@@ -66,7 +66,9 @@ enum file_kind file_classify(const char *path, const struct stat *st, uint32_t f
 	}
 	if (begins(path, "/memfd:") && major(st->st_dev) == 0)
 		return FILE_MEMFD;
-	if (begins(path, "/proc/") && major(st->st_dev) == 0 && !S_ISDIR(st->st_mode))
+	/* a process has directories there, too */
+	if (begins(path, "/proc/") && major(st->st_dev) == 0 &&
+	    (!S_ISDIR(st->st_mode) || (path[6] >= '1' && path[6] <= '9')))
 		return FILE_PROC;
 	switch (st->st_mode & S_IFMT) {
 	case S_IFREG:
