@@ -64,6 +64,44 @@ static void test_owner(void **state)
 	play_events(state, "owner");
 }
 
+static void test_memfd(void **state)
+{
+	play_events(state, "memfd");
+}
+
+/* A version of what a restart brought back. */
+static void test_again(void **state)
+{
+	static const char *const scenes[] = {"eventfd", "timerfd", "epoll", "inotify",
+					     "pidfd",	"proc",	   "owner"};
+	struct job *j = *state;
+
+	j->target = "tests/targets/events";
+	for (size_t i = 0; i < sizeof(scenes) / sizeof(*scenes); i++) {
+		char version[16];
+		struct run r;
+		pid_t pid;
+
+		unlink(in(j, "ready"));
+		unlink(in(j, "go"));
+		start_scene(j, scenes[i], NULL);
+		pid = j->pid;
+		cut(j);
+		kill_job(j);
+		snprintf(version, sizeof(version), "%zu", 2 * i + 1);
+		begin_restart(j, &r, version, "direct", "--detach");
+		run_wait(&r, 60);
+		if (r.status)
+			fail_msg("%s: %s", scenes[i], run_text(r.err));
+		run_close(&r);
+		j->pid = pid;
+		cut(j);
+		kill_job(j);
+		snprintf(version, sizeof(version), "%zu", 2 * i + 2);
+		go_on(j, version, "direct");
+	}
+}
+
 /* Refused with @text, and the job goes on as if nothing had been. */
 static void refuses(struct job *j, const char *what, const char *text)
 {
@@ -121,6 +159,7 @@ static void test_refused(void **state)
 		{"kvm", "is a device (/dev/kvm)"},
 		{"ended", "is a pidfd of a process that has ended"},
 		{"namespace", "a namespace that is not icp-bpf's own"},
+		{"sealed", "is a memfd that is sealed against writing"},
 		{"unlinked", "watches a file whose name can't be found"},
 		{"outside", "which is not part of the job"},
 		{"outside_proc", "of a process that is not part of the job"},
@@ -137,7 +176,7 @@ int main(void)
 		RESTART(test_eventfd), RESTART(test_signalfd),	 RESTART(test_timerfd),
 		RESTART(test_epoll),   RESTART(test_epoll_fork), RESTART(test_inotify),
 		RESTART(test_pidfd),   RESTART(test_proc),	 RESTART(test_owner),
-		RESTART(test_refused),
+		RESTART(test_memfd),   RESTART(test_again),	 RESTART(test_refused),
 	};
 
 	adopt_orphans();

@@ -230,15 +230,11 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*play)(void);
-	} scenes[] = {{"eventfd", scene_eventfd},
-		      {"signalfd", scene_signalfd},
-		      {"timerfd", scene_timerfd},
-		      {"epoll", scene_epoll},
-		      {"epoll_fork", scene_epoll_fork},
-		      {"inotify", scene_inotify},
-		      {"pidfd", scene_pidfd},
-		      {"proc", scene_proc},
-		      {"owner", scene_owner}};
+	} scenes[] = {{"eventfd", scene_eventfd},	{"signalfd", scene_signalfd},
+		      {"timerfd", scene_timerfd},	{"epoll", scene_epoll},
+		      {"epoll_fork", scene_epoll_fork}, {"inotify", scene_inotify},
+		      {"pidfd", scene_pidfd},		{"proc", scene_proc},
+		      {"owner", scene_owner},		{"memfd", scene_memfd}};
 
 	if (argc < 3)
 		return 2;

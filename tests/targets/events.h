@@ -19,6 +19,7 @@ void scene_inotify(void);
 void scene_pidfd(void);
 void scene_proc(void);
 void scene_owner(void);
+void scene_memfd(void);
 /* Holds what a checkpoint must refuse. */
 void refuse(const char *what);
 

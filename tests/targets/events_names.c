@@ -220,7 +220,45 @@ void scene_owner(void)
 	check(sigwaitinfo(&set, &info) == SIGIO);
 }
 
+/* ---- seals ---- */
+
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
+
+void scene_memfd(void)
+{
+	int fd = as(memfd_create("sealed", MFD_ALLOW_SEALING), 20),
+	    none = as(memfd_create("not to be sealed", 0), 21),
+	    empty = as(memfd_create("empty", MFD_ALLOW_SEALING), 22);
+	char *mem, byte;
+
+	check(!ftruncate(fd, 4 * PAGE));
+	mem = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	check(mem != MAP_FAILED);
+	paint(mem + PAGE, 7);
+	check(!fcntl(fd, F_ADD_SEALS, SEALS) &&
+	      !fcntl(empty, F_ADD_SEALS, SEALS | F_SEAL_WRITE));
+	ready();
+	wait_go();
+	check(fcntl(fd, F_GET_SEALS) == SEALS && fcntl(none, F_GET_SEALS) == F_SEAL_SEAL);
+	check(fcntl(empty, F_GET_SEALS) == (SEALS | F_SEAL_WRITE));
+	check(painted(mem + PAGE, 7));
+	mem[0] = 'm'; /* the mapping was there before the seal */
+	check(pread(fd, &byte, 1, 0) == 1 && byte == 'm');
+	check(pwrite(fd, "x", 1, 0) == -1 && errno == EPERM);
+	check(ftruncate(fd, 5 * PAGE) == -1 && ftruncate(fd, PAGE) == -1);
+	check(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
+}
+
 /* ---- what is refused ---- */
+
+static int sealed(void)
+{
+	int fd = memfd_create("sealed", MFD_ALLOW_SEALING);
+
+	check(fd >= 0 && write(fd, "content", 7) == 7);
+	check(!fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+	return fd;
+}
 
 static int bpf_map(void)
 {
@@ -301,6 +339,7 @@ void refuse(const char *what)
 		 : !strcmp(what, "outside")	 ? pidfd(getppid(), 0)
 		 : !strcmp(what, "outside_proc") ? open("/proc/1/status", O_RDONLY)
 		 : !strcmp(what, "namespace")	 ? other_namespace()
+		 : !strcmp(what, "sealed")	 ? sealed()
 		 : !strcmp(what, "unlinked")	 ? unlinked()
 						 : -1;
 
