@@ -45,8 +45,8 @@ static int lines(const char *text)
 
 void scene_inotify(void)
 {
-	int fd = as(inotify_init1(IN_NONBLOCK), 20), empty = as(inotify_init(), 21), dir, gone,
-	    file;
+	int fd = as(inotify_init1(IN_NONBLOCK), 20), empty = as(inotify_init(), 21),
+	    full = as(inotify_init(), 22), dir, gone, file;
 	char *before, sub[256];
 
 	snprintf(sub, sizeof(sub), "%s", in_dir("sub"));
@@ -57,9 +57,15 @@ void scene_inotify(void)
 	file = inotify_add_watch(fd, in_dir("watched"), IN_MODIFY | IN_ONESHOT);
 	check(dir == 1 && gone == 2 && file == 3 && !inotify_rm_watch(fd, gone));
 	expect(fd, gone, IN_IGNORED, "");
+	check(inotify_add_watch(full, sub, IN_CREATE | IN_DELETE) == 1);
+	touch(in_dir("sub/unread"));
+	check(is_ready(full, POLLIN) && !unlink(in_dir("sub/unread")));
+	expect(fd, dir, IN_CREATE, "unread");
 	before = fd_info(fd);
 	ready();
 	wait_go();
+	expect(full, -1, IN_Q_OVERFLOW, "");
+	check(!is_ready(full, POLLIN));
 	check(lines(before) == 2 && lines(fd_info(fd)) == 2 && !lines(fd_info(empty)));
 	if (strcmp(strstr(before, "inotify wd"), strstr(fd_info(fd), "inotify wd")))
 		wrong("was:\n%sis:\n%s", before, fd_info(fd));

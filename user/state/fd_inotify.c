@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * inotify(7). /proc tells of a watch the file's handle, not its name: that is found by opening the
- * handle. What was queued can't be looked at without taking it away: it is lost.
+ * handle. What was queued can't be looked at without taking it away: it is lost, and the program
+ * is told so as the kernel does, by IN_Q_OVERFLOW.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -216,6 +218,78 @@ static int watch(int fd, const Icp__InotifyWatch *w)
 		       : refuse(-ESTALE, "%s can't be watched as number %u", path, w->wd);
 }
 
+struct toy {
+	int fd, wd;
+};
+
+static int make_toy(int fd, struct toy *out)
+{
+	char path[32];
+
+	out->fd = memfd_create("icp-bpf", MFD_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", out->fd);
+	out->wd = out->fd < 0 ? -1 : inotify_add_watch(fd, path, IN_ATTRIB);
+	return out->wd < 0 ? -errno : 0;
+}
+
+static int queued(int fd)
+{
+	int bytes;
+
+	return ioctl(fd, FIONREAD, &bytes) ? -errno : bytes;
+}
+
+/* Until nothing more fits: the last one says so. Equal ones that follow each other are one. */
+static int fill_queue(int fd, const struct toy toys[2])
+{
+	int bytes = 0, before = -1;
+
+	for (unsigned i = 0; bytes > before; i++) {
+		if (fchmod(toys[i % 2].fd, 0600))
+			return -errno;
+		before = bytes;
+		bytes = queued(fd);
+	}
+	return bytes < 0 ? bytes : 0;
+}
+
+/* All but the last. */
+static int empty_queue(int fd)
+{
+	char buf[256 * sizeof(struct inotify_event)];
+	int left = queued(fd);
+
+	while (left > (int)sizeof(struct inotify_event)) {
+		size_t want = (size_t)left - sizeof(struct inotify_event);
+		ssize_t got = read(fd, buf, want < sizeof(buf) ? want : sizeof(buf));
+
+		if (got <= 0)
+			return got ? -errno : -ENODATA;
+		left -= (int)got;
+	}
+	return left < 0 ? left : 0;
+}
+
+static int overflow(int fd)
+{
+	struct toy toys[2] = {{-1, -1}, {-1, -1}};
+	int err = make_toy(fd, &toys[0]);
+
+	if (!err)
+		err = make_toy(fd, &toys[1]);
+	if (!err)
+		err = fill_queue(fd, toys);
+	/* the queue is full: nothing tells of this */
+	for (int i = 0; i < 2; i++) {
+		if (toys[i].wd >= 0 && inotify_rm_watch(fd, toys[i].wd) && !err)
+			err = -errno;
+		cleanup_fd(&toys[i].fd);
+	}
+	if (!err)
+		err = empty_queue(fd);
+	return err ? fail(err, "tell of lost events") : 0;
+}
+
 static int open_inotify(struct restore_job *job, const Icp__OpenFile *f)
 {
 	_cleanup_fd_ int fd = inotify_init1(IN_CLOEXEC | (int)(f->flags & O_NONBLOCK));
@@ -227,6 +301,8 @@ static int open_inotify(struct restore_job *job, const Icp__OpenFile *f)
 		return err;
 	if (fd < 0)
 		err = fail(-errno, "make an inotify instance");
+	if (!err && msg->queued)
+		err = overflow(fd);
 	/* /proc has the newest first */
 	for (size_t i = msg->n_watches; i > 0 && !err; i--) {
 		err = watch(fd, msg->watches[i - 1]);
