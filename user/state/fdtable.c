@@ -129,6 +129,7 @@ static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 	out->pos = (int64_t)procfs_number(out->fdinfo, "pos", 10);
 	out->flags = (uint32_t)procfs_number(out->fdinfo, "flags", 8);
 	out->mnt_id = (uint32_t)procfs_number(out->fdinfo, "mnt_id", 10);
+	out->tag = procfs_number(out->fdinfo, "eventfd-id", 10);
 	out->kind = file_classify(out->path, &out->st, out->flags);
 	if (out->kind == FILE_SOCKET)
 		out->kind = socket_kind(fds, name);

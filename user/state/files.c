@@ -80,7 +80,7 @@ static uint32_t bucket_of(const struct fd_info *f)
 {
 	uint64_t h = f->st.st_ino * 0x9e3779b97f4a7c15u;
 
-	h ^= (f->st.st_dev + (uint64_t)f->pos) * 0xc2b2ae3d27d4eb4fu;
+	h ^= (f->st.st_dev + f->tag + (uint64_t)f->pos) * 0xc2b2ae3d27d4eb4fu;
 	return (uint32_t)(h >> 32) % BUCKETS;
 }
 
@@ -88,7 +88,7 @@ static bool alike(const struct fd_info *a, const struct fd_info *b)
 {
 	return a->st.st_ino == b->st.st_ino && a->st.st_dev == b->st.st_dev &&
 	       a->pos == b->pos && (a->flags | O_CLOEXEC) == (b->flags | O_CLOEXEC) &&
-	       a->mnt_id == b->mnt_id;
+	       a->mnt_id == b->mnt_id && a->tag == b->tag;
 }
 
 /* Its id, from 1; 0 when it isn't known yet; or a negative errno. */
