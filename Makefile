@@ -38,7 +38,7 @@ FUZZ        := $(patsubst fuzz_%,%,$(call names,tests/fuzz,c,fuzz_*))
 INTEGRATION := $(call names,tests/integration,c,*)
 SRC_testlib := $(call names,tests/lib,c,*)
 # Parts of targets: of a program of several files (name_%), of a shared library.
-TARGET_PARTS := lib% reborn_%
+TARGET_PARTS := lib% reborn_% events_%
 TARGETS     := $(filter-out $(TARGET_PARTS),$(call names,tests/targets,c,*))
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
@@ -146,6 +146,9 @@ $(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 # one of several files: what it needs besides its own
 REBORN := util threads tree signals ids
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
+EVENTS := reborn_util events_epoll events_names
+$(B)/tests/targets/events: $(EVENTS:%=tests/targets/%.c) tests/targets/reborn.h tests/targets/events.h
+events_FLAGS := $(EVENTS:%=tests/targets/%.c)
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
 
 $(B)/tests/targets/openfiles: tests/targets/reborn_util.c tests/targets/reborn.h

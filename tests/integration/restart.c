@@ -205,28 +205,6 @@ static void test_changed_mapped_file(void **state)
 	refused(j, "mapped was changed since");
 }
 
-/* Before the job is touched. */
-static void test_checkpoint_refuses(void **state)
-{
-	struct job *j = *state;
-	struct talker t;
-	struct run r;
-	char pid[16], *err;
-
-	talker_start(&t, built("tests/targets/checksum"), NULL);
-	snprintf(pid, sizeof(pid), "%d", t.pid);
-	assert_int_equal(icp(&r, NULL, "checkpoint", "--pid", pid, "--dir", j->repo, NULL), 1);
-	err = run_text(r.err);
-	assert_non_null(strstr(err, "epoll instance"));
-	free(err);
-	run_close(&r);
-	assert_int_equal(icp(&r, NULL, "checkpoint", "--no-restart", "--pid", pid, "--dir",
-			     j->repo, NULL),
-			 0);
-	run_close(&r);
-	talker_end(&t);
-}
-
 /* Whenever it dies, so do the processes that it was making. */
 static void kill_in_between(struct job *j, int until_ms, int step_ms)
 {
@@ -363,7 +341,6 @@ int main(void)
 		RESTART(test_damaged_tree),
 		RESTART(test_missing_file),
 		RESTART(test_changed_mapped_file),
-		RESTART(test_checkpoint_refuses),
 		RESTART(test_killed_in_between),
 		RESTART(test_xz),
 		RESTART(test_python),

@@ -31,6 +31,7 @@ struct restore {
 	struct builder *builder;
 	int die;   /* zombies end when its other end is closed: groups are complete then */
 	bool made; /* there may be processes */
+	int go;	   /* eventfd: a stub waits until all are there */
 };
 
 /* ---- tree.c ---- */

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -251,8 +252,11 @@ stub_main(struct restore *r, size_t me, pid_t parent, int pipe)
 		clone_children(r, me, false, pipe);
 	if (!err)
 		err = check_session(r, image);
-	if (!err && !image->no_memory)
-		err = restore_stub(&p->state);
+	/* what refers to processes needs all of them */
+	tell(pipe, me, err);
+	if (read(r->go, &(uint64_t){0}, sizeof(uint64_t)) != sizeof(uint64_t))
+		_exit(1);
+	err = image->no_memory ? 0 : restore_stub(&p->state);
 	tell(pipe, me, err);
 	if (!err && image->no_memory)
 		end_as_zombie(r, me);
@@ -293,9 +297,10 @@ static int collect_reports(int pipe, size_t wanted)
 
 int tree_make(struct restore *r)
 {
-	_cleanup_fd_ int in = -1, out = -1, dying = -1;
+	_cleanup_fd_ int in = -1, out = -1, dying = -1, go = -1;
 	size_t mourners = 0;
 	int ends[2], err = 0;
+	uint64_t n = r->n;
 	sigset_t all, old;
 
 	if (pipe2(ends, O_CLOEXEC))
@@ -306,7 +311,9 @@ int tree_make(struct restore *r)
 		return fail(-errno, "prepare to make processes");
 	r->die = restore_high_fd(&r->job, ends[0]);
 	dying = restore_high_fd(&r->job, ends[1]);
-	if (in < 0 || out < 0 || r->die < 0 || dying < 0)
+	go = restore_high_fd(&r->job, eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE));
+	r->go = go;
+	if (in < 0 || out < 0 || r->die < 0 || dying < 0 || go < 0)
 		return -EMFILE;
 	/* no handler of ours in a stub; it gets its own mask at the end */
 	sigfillset(&all);
@@ -328,6 +335,10 @@ int tree_make(struct restore *r)
 	}
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	close(take_fd(&out));
+	if (!err)
+		err = collect_reports(in, r->n);
+	if (!err && write(go, &n, sizeof(n)) != sizeof(n))
+		err = fail(-errno, "let the new processes go on");
 	if (!err)
 		err = collect_reports(in, r->n);
 	close(take_fd(&dying)); /* now they may */

@@ -15,7 +15,7 @@ static int check_one(struct state_process *p, const struct fd_info *f, char why[
 	const struct fd_kind *kind = fd_kind(f->kind);
 	int err = 0;
 
-	if (!kind->open)
+	if (!fd_restorable(f->kind))
 		err = refuse(-EOPNOTSUPP, "%s", kind->text);
 	else if (locks_reason(f))
 		err = refuse(-EOPNOTSUPP, "%s", locks_reason(f));

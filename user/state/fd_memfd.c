@@ -22,8 +22,18 @@ static bool is_mapped(const struct state_process *p, const struct fd_info *f)
 	return end >= (uint64_t)f->st.st_size;
 }
 
+/* It can't be filled and mapped again once it is sealed, and not be sealed once it is mapped. */
 static int check(struct state_process *p, const struct fd_info *f)
 {
+	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
+	int seals = fd < 0 ? 0 : fcntl(fd, F_GET_SEALS);
+
+	if (fd < 0)
+		return fd;
+	if (seals < 0)
+		return fail(-errno, "seals of descriptor %d", f->fd);
+	if (f->st.st_size && seals & F_SEAL_WRITE)
+		return refuse(-EOPNOTSUPP, "a memfd that is sealed against writing");
 	return is_mapped(p, f) ? 0
 			       : refuse(-EOPNOTSUPP, "a memfd that isn't mapped as a whole");
 }

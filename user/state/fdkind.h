@@ -14,15 +14,22 @@
  *     verify   restart    in icp-bpf, before anything is made (also at the end of a checkpoint);
  *                         may raise job->first_fd
  *     open                in icp-bpf: the new descriptor; no process of the job exists
+ *     open_in_stub        in each process that has it, as a stub, when all others exist; of what
+ *                         has no open(), or where that says FD_IN_STUB. The processes don't
+ *                         share it then
+ *     stub                in each process that has it, all descriptors are in place: what only
+ *                         it can do
  *     link                all descriptions of the job are open, all processes exist as stubs:
  *                         descriptions that refer to others, or to processes
  *     late                all memory, threads and credentials are there, nothing runs yet:
  *                         seals, timers
  *
- * Except open, any may be NULL. The restore half gets messages of an untrusted image.
+ * Any may be NULL; one of the opens is there. The restore half gets messages of an untrusted image.
  */
 #ifndef ICP_STATE_FDKIND_H
 #define ICP_STATE_FDKIND_H
+
+#include <fcntl.h>
 
 #include "state/files.h"
 #include "state/files.pb-c.h"
@@ -32,12 +39,17 @@ struct description {
 	uint32_t id; /* OpenFile.id */
 	pid_t pid;
 	struct fd_info info;
+	struct f_owner_ex owner;
+	uint32_t owner_signal;
 	void *note;    /* of its kind */
 	uint32_t next; /* index + 1 of the next one in its bucket */
 };
 
+#define FD_IN_STUB (-5000) /* of open(): no errno */
+
 struct fd_kind {
 	enum file_kind kind;
+	bool seek;	  /* a process sets its offset itself, when all of it is there */
 	const char *text; /* "an eventfd" */
 
 	int (*check)(struct state_process *p, const struct fd_info *f);
@@ -50,6 +62,8 @@ struct fd_kind {
 
 	int (*verify)(struct restore_job *job, const Icp__OpenFile *f);
 	int (*open)(struct restore_job *job, const Icp__OpenFile *f); /* or a negative errno */
+	int (*open_in_stub)(struct restore_job *job, const Icp__OpenFile *f);
+	int (*stub)(const struct state_restore *r, const Icp__OpenFile *f, int fd);
 	int (*link)(struct restore_job *job, const Icp__OpenFile *f, int fd);
 	int (*late)(struct restore_job *job, const Icp__OpenFile *f, int fd);
 	void (*free_restored)(void *slot); /* of files_restore_slot() */
@@ -62,6 +76,14 @@ extern const struct fd_kind fd_regular, fd_directory, fd_memory_device, fd_path;
 extern const struct fd_kind fd_pipe, fd_fifo;
 extern const struct fd_kind fd_terminal;
 extern const struct fd_kind fd_memfd;
+extern const struct fd_kind fd_eventfd, fd_signalfd, fd_timerfd, fd_epoll, fd_inotify, fd_pidfd;
+extern const struct fd_kind fd_proc, fd_namespace;
+
+/* What has no way to open it can't be restarted. */
+static inline bool fd_restorable(uint32_t kind)
+{
+	return fd_kind(kind)->open || fd_kind(kind)->open_in_stub;
+}
 
 /* ---- dump ---- */
 
@@ -87,6 +109,13 @@ const Icp__OpenFiles *files_restore_all(const struct restore_job *job);
 int files_restored_fd(const struct restore_job *job, uint32_t id);
 /* The lowest number that a process has the file under, and which one; UINT32_MAX: none has. */
 uint32_t files_number(const struct restore_job *job, uint32_t id, uint32_t *pid);
+/* The same in a stub: it has some of its own. Opens what isn't yet; or a negative errno. */
+int files_restore_here(const struct state_restore *r, uint32_t id);
+/* Of the process @p of the manifest: the description under a number, 0 for none; whether it has
+ * that description. */
+uint32_t files_at(const struct restore_job *job, size_t p, uint32_t fd);
+bool files_has(const struct restore_job *job, size_t p, uint32_t id);
+#define FD_NUMBER_MAX (1u << 20)
 /* Owned by the caller. */
 int fd_unpack_detail(const Icp__OpenFile *f, const ProtobufCMessageDescriptor *type,
 		     void *out) _must_use_;

@@ -66,7 +66,9 @@ enum file_kind file_classify(const char *path, const struct stat *st, uint32_t f
 	}
 	if (begins(path, "/memfd:") && major(st->st_dev) == 0)
 		return FILE_MEMFD;
-	if (begins(path, "/proc/") && major(st->st_dev) == 0 && !S_ISDIR(st->st_mode))
+	/* a process has directories there, too */
+	if (begins(path, "/proc/") && major(st->st_dev) == 0 &&
+	    (!S_ISDIR(st->st_mode) || (path[6] >= '1' && path[6] <= '9')))
 		return FILE_PROC;
 	switch (st->st_mode & S_IFMT) {
 	case S_IFREG:
@@ -147,6 +149,7 @@ static int read_fd(int fds, int infos, int fd, struct fd_info *out)
 	out->pos = (int64_t)procfs_number(out->fdinfo, "pos", 10);
 	out->flags = (uint32_t)procfs_number(out->fdinfo, "flags", 8);
 	out->mnt_id = (uint32_t)procfs_number(out->fdinfo, "mnt_id", 10);
+	out->tag = procfs_number(out->fdinfo, "eventfd-id", 10);
 	out->kind = file_classify(out->path, &out->st, out->flags);
 	if (out->kind == FILE_SOCKET)
 		out->kind = socket_kind(fds, name);

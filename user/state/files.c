@@ -85,7 +85,7 @@ static uint32_t bucket_of(const struct fd_info *f)
 {
 	uint64_t h = f->st.st_ino * 0x9e3779b97f4a7c15u;
 
-	h ^= (f->st.st_dev + (uint64_t)f->pos) * 0xc2b2ae3d27d4eb4fu;
+	h ^= (f->st.st_dev + f->tag + (uint64_t)f->pos) * 0xc2b2ae3d27d4eb4fu;
 	return (uint32_t)(h >> 32) % BUCKETS;
 }
 
@@ -93,7 +93,7 @@ static bool alike(const struct fd_info *a, const struct fd_info *b)
 {
 	return a->st.st_ino == b->st.st_ino && a->st.st_dev == b->st.st_dev &&
 	       a->pos == b->pos && (a->flags | O_CLOEXEC) == (b->flags | O_CLOEXEC) &&
-	       a->mnt_id == b->mnt_id;
+	       a->mnt_id == b->mnt_id && a->tag == b->tag;
 }
 
 /* Its id, from 1; 0 when it isn't known yet; or a negative errno. */
@@ -115,6 +115,25 @@ static int find(struct file_jobs *jobs, pid_t pid, const struct fd_info *f)
 	return 0;
 }
 
+/* Who gets signals when something can be read. Of a file nobody, and what is on a network might
+ * be asked when its copy is closed. */
+static int look_at_owner(struct state_process *p, struct description *d)
+{
+	enum file_kind kind = d->info.kind;
+	_cleanup_fd_ int fd = -1;
+
+	if (kind == FILE_REGULAR || kind == FILE_DIRECTORY || kind == FILE_PATH ||
+	    kind == FILE_MEMFD || kind == FILE_PROC)
+		return 0;
+	fd = fd_borrow(p, d->info.fd);
+	if (fd < 0)
+		return fd;
+	d->owner_signal = (uint32_t)fcntl(fd, F_GETSIG);
+	if (fcntl(fd, F_GETOWN_EX, &d->owner))
+		return fail(-errno, "owner of descriptor %d", d->info.fd);
+	return 0;
+}
+
 /* Takes over what @f owns. */
 static int add(struct state_process *p, struct fd_info *f)
 {
@@ -132,7 +151,9 @@ static int add(struct state_process *p, struct fd_info *f)
 	f->path = f->fdinfo = NULL;
 	d->next = jobs->bucket[bucket];
 	jobs->bucket[bucket] = (uint32_t)jobs->list.n;
-	err = kind->dump ? kind->dump(p, jobs, d) : 0;
+	err = look_at_owner(p, d);
+	if (!err && kind->dump)
+		err = kind->dump(p, jobs, d);
 	return err ? err : (int)jobs->list.n;
 }
 
@@ -220,7 +241,12 @@ static int fill_file(const struct description *d, Icp__OpenFile *out)
 	out->mode = f->st.st_mode;
 	out->size = (uint64_t)f->st.st_size;
 	out->mtime_ns = f->st.st_mtim.tv_sec * 1000000000ll + f->st.st_mtim.tv_nsec;
-	if (!kind->open)
+	if (d->owner.pid) {
+		out->owner_type = (uint32_t)d->owner.type;
+		out->owner = (uint32_t)d->owner.pid;
+	}
+	out->owner_signal = d->owner_signal;
+	if (!fd_restorable(f->kind))
 		out->fdinfo = (ProtobufCBinaryData){strlen(f->fdinfo), (uint8_t *)f->fdinfo};
 	return kind->finish ? kind->finish(d, out) : 0;
 }

@@ -55,6 +55,7 @@ struct fd_info {
 	struct stat st;
 	bool deleted;
 	enum file_kind kind;
+	uint64_t tag; /* tells apart what shares an inode: eventfds have numbers */
 	char *path;
 	char *fdinfo; /* the whole text */
 };

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -15,17 +16,19 @@
 
 #include "state/fdkind.h"
 
-#define FD_MAX (1u << 20)
 #define LOWEST_FIRST_FD 64
 struct restored {
 	int fd;		 /* -1: not opened */
 	uint32_t number; /* the lowest that a process has it under; UINT32_MAX: none has */
 	uint32_t pid;
+	bool inherited; /* the restarter's own: not ours to change */
 };
 
 struct restore_files {
 	Icp__OpenFiles *msg;
 	struct restored *restored; /* by index in msg->files */
+	Icp__FileTable **tables;   /* by index of the process; NULL: it has none */
+	size_t n_tables;
 	void *slots[FILE_KINDS];
 };
 
@@ -76,12 +79,36 @@ void files_restore_free(struct restore_files *f)
 		if (f->slots[i] && fd_kind(i)->free_restored)
 			fd_kind(i)->free_restored(f->slots[i]);
 	free(f->restored);
+	for (size_t i = 0; i < f->n_tables; i++)
+		if (f->tables[i])
+			protobuf_c_message_free_unpacked(&f->tables[i]->base, NULL);
+	free(f->tables);
 	if (f->msg)
 		protobuf_c_message_free_unpacked(&f->msg->base, NULL);
 	free(f);
 }
 
-static void note_numbers(struct restore_files *f, const Icp__Process *p)
+uint32_t files_at(const struct restore_job *job, size_t p, uint32_t fd)
+{
+	const Icp__FileTable *table = job->files->tables[p];
+
+	for (size_t i = 0; table && i < table->n_descriptors; i++)
+		if (table->descriptors[i]->fd == fd)
+			return table->descriptors[i]->file;
+	return 0;
+}
+
+bool files_has(const struct restore_job *job, size_t p, uint32_t id)
+{
+	const Icp__FileTable *table = job->files->tables[p];
+
+	for (size_t i = 0; table && i < table->n_descriptors; i++)
+		if (table->descriptors[i]->file == id)
+			return true;
+	return false;
+}
+
+static void note_numbers(struct restore_files *f, const Icp__Process *p, Icp__FileTable **out)
 {
 	Icp__FileTable *table;
 
@@ -99,7 +126,7 @@ static void note_numbers(struct restore_files *f, const Icp__Process *p)
 		f->restored[at].number = table->descriptors[i]->fd;
 		f->restored[at].pid = p->pid;
 	}
-	protobuf_c_message_free_unpacked(&table->base, NULL);
+	*out = table;
 }
 
 int files_restore_new(struct restore_job *job)
@@ -115,12 +142,14 @@ int files_restore_new(struct restore_job *job)
 	if (err)
 		return err;
 	f->restored = malloc((f->msg->n_files + 1) * sizeof(*f->restored));
-	if (!f->restored)
+	f->n_tables = job->manifest->n_processes;
+	f->tables = calloc(f->n_tables + 1, sizeof(*f->tables));
+	if (!f->restored || !f->tables)
 		return fail(-ENOMEM, "prepare open files");
 	for (size_t i = 0; i < f->msg->n_files; i++)
-		f->restored[i] = (struct restored){-1, UINT32_MAX, 0};
+		f->restored[i] = (struct restored){.fd = -1, .number = UINT32_MAX};
 	for (size_t i = 0; i < job->manifest->n_processes; i++)
-		note_numbers(f, job->manifest->processes[i]);
+		note_numbers(f, job->manifest->processes[i], &f->tables[i]);
 	return 0;
 }
 
@@ -140,10 +169,10 @@ static int check(struct state_restore *r, void **slot)
 		int at = find_file(r->job->files, d->file);
 		const struct fd_kind *kind;
 
-		if (at < 0 || d->fd >= FD_MAX)
+		if (at < 0 || d->fd >= FD_NUMBER_MAX)
 			return refuse(-EBADMSG, "descriptor %u makes no sense", d->fd);
 		kind = fd_kind(r->job->files->msg->files[at]->kind);
-		if (!kind->open)
+		if (!fd_restorable(r->job->files->msg->files[at]->kind))
 			return refuse(-EOPNOTSUPP,
 				      "descriptor %u is %s, which can't be restarted", d->fd,
 				      kind->text);
@@ -151,6 +180,58 @@ static int check(struct state_restore *r, void **slot)
 			r->job->first_fd = (int)d->fd + 1;
 	}
 	return 0;
+}
+
+int files_restore_here(const struct state_restore *r, uint32_t id)
+{
+	int at = find_file(r->job->files, id);
+	struct restored *restored = at < 0 ? NULL : &r->job->files->restored[at];
+	const Icp__OpenFile *f = at < 0 ? NULL : r->job->files->msg->files[at];
+
+	if (!restored || (restored->fd < 0 && !fd_kind(f->kind)->open_in_stub))
+		return refuse(-EBADMSG, "open file %u is not there", id);
+	if (restored->fd < 0) {
+		restored->fd = fd_kind(f->kind)->open_in_stub(r->job, f);
+		if (restored->fd >= 0)
+			restored->fd = restore_high_fd(r->job, restored->fd);
+	}
+	return restored->fd;
+}
+
+/* The kernel notes the number by which this was asked for: signals tell it. Nobody gets any
+ * before the owner is set. */
+static int set_async(const Icp__OpenFile *f, uint32_t number)
+{
+	int flags = fcntl((int)number, F_GETFL);
+
+	if (!(f->flags & O_ASYNC))
+		return 0;
+	return fcntl((int)number, F_SETFL, flags | O_ASYNC)
+		       ? fail(-errno, "signals of descriptor %u", number)
+		       : 0;
+}
+
+/* All descriptors of this stub are in place. */
+static int in_stub(const struct state_restore *r)
+{
+	const struct restore_files *files = r->job->files;
+	size_t me = 0;
+	int err = 0;
+
+	while (r->job->manifest->processes[me] != r->image)
+		me++;
+	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
+		const Icp__OpenFile *f = files->msg->files[i];
+		const struct restored *restored = &files->restored[i];
+
+		if (!files_has(r->job, me, f->id))
+			continue;
+		if (fd_kind(f->kind)->stub)
+			err = fd_kind(f->kind)->stub(r, f, restored->fd);
+		if (!err && restored->pid == r->image->pid && !restored->inherited)
+			err = set_async(f, restored->number);
+	}
+	return err;
 }
 
 static int stub(struct state_restore *r, void *note)
@@ -161,12 +242,14 @@ static int stub(struct state_restore *r, void *note)
 		return fail(-errno, "close what it inherited");
 	for (size_t i = 0; i < table->n_descriptors; i++) {
 		const Icp__Descriptor *d = table->descriptors[i];
-		int from = files_restored_fd(r->job, d->file);
+		int from = files_restore_here(r, d->file);
 
+		if (from < 0)
+			return wrap(from, "descriptor %u", d->fd);
 		if (dup3(from, (int)d->fd, d->close_on_exec ? O_CLOEXEC : 0) < 0)
 			return fail(-errno, "descriptor %u", d->fd);
 	}
-	return 0;
+	return in_stub(r);
 }
 
 static int process(struct state_restore *r, void *note, struct batch *b)
@@ -175,13 +258,42 @@ static int process(struct state_restore *r, void *note, struct batch *b)
 			  BATCH_ARGS((uint64_t)r->job->first_fd, UINT_MAX, 0));
 }
 
+/* It may have got too short for that: a failure doesn't matter. */
+static int settle(struct state_restore *r, void *note, struct batch *b)
+{
+	const struct restore_files *files = r->job->files;
+	int err = 0;
+
+	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
+		const Icp__OpenFile *f = files->msg->files[i];
+		bool shared = files->restored[i].fd >= 0;
+		const Icp__FileTable *table = note;
+
+		if (!f->offset || !fd_kind(f->kind)->seek)
+			continue;
+		for (size_t k = 0; k < table->n_descriptors && !err; k++) {
+			if (table->descriptors[k]->file != f->id ||
+			    (shared && files->restored[i].pid != r->image->pid))
+				continue;
+			err = batch_try(b, SYS_lseek,
+					BATCH_ARGS(table->descriptors[k]->fd,
+						   (uint64_t)f->offset, SEEK_SET));
+			break;
+		}
+	}
+	return err;
+}
+
 static void free_note(void *note)
 {
 	protobuf_c_message_free_unpacked(note, NULL);
 }
 
-const struct restore_ops files_restore = {
-	.check = check, .stub = stub, .process = process, .free_note = free_note};
+const struct restore_ops files_restore = {.check = check,
+					  .stub = stub,
+					  .process = process,
+					  .settle = settle,
+					  .free_note = free_note};
 
 /* ---- the job ---- */
 
@@ -205,6 +317,21 @@ int files_restore_check(struct restore_job *job)
 	return err;
 }
 
+static bool has_signals(const Icp__OpenFile *f)
+{
+	return f->owner || f->owner_signal || f->flags & O_ASYNC;
+}
+
+static bool is_inherited(int fd)
+{
+	pid_t me = getpid();
+
+	for (int own = 0; own <= 2; own++)
+		if (!syscall(SYS_kcmp, me, me, KCMP_FILE, fd, own))
+			return true;
+	return false;
+}
+
 int files_restore_open(struct restore_job *job)
 {
 	struct restore_files *files = job->files;
@@ -220,12 +347,15 @@ int files_restore_open(struct restore_job *job)
 
 		if (!is_wanted(files, i))
 			continue;
-		fd = fd_kind(f->kind)->open(job, f);
+		fd = fd_kind(f->kind)->open ? fd_kind(f->kind)->open(job, f) : FD_IN_STUB;
+		if (fd == FD_IN_STUB)
+			continue;
 		if (fd >= 0)
 			fd = restore_high_fd(job, fd);
 		if (fd < 0)
 			return fd;
 		files->restored[i].fd = fd;
+		files->restored[i].inherited = has_signals(f) && is_inherited(fd);
 	}
 	return 0;
 }
@@ -248,7 +378,43 @@ int files_restore_link(struct restore_job *job)
 	return EACH_OPEN(job, link);
 }
 
+/* Not somebody who isn't part of the job. */
+static bool is_ours(const Icp__Manifest *m, const Icp__OpenFile *f)
+{
+	for (size_t i = 0; i < m->n_processes; i++) {
+		const Icp__Process *p = m->processes[i];
+
+		if (f->owner_type == F_OWNER_PGRP ? p->pgid == f->owner : p->pid == f->owner)
+			return true;
+		for (size_t t = 0; f->owner_type == F_OWNER_TID && t < p->n_threads; t++)
+			if (p->threads[t]->tid == f->owner)
+				return true;
+	}
+	return false;
+}
+
+static int set_owner(const struct restore_job *job, const Icp__OpenFile *f, int fd)
+{
+	struct f_owner_ex owner = {.type = (int)f->owner_type, .pid = (pid_t)f->owner};
+
+	if (f->owner_signal && fcntl(fd, F_SETSIG, f->owner_signal))
+		return fail(-errno, "the signal of a descriptor");
+	if (f->owner && is_ours(job->manifest, f) && fcntl(fd, F_SETOWN_EX, &owner))
+		return fail(-errno, "the owner of a descriptor");
+	return 0;
+}
+
 int files_restore_late(struct restore_job *job)
 {
-	return EACH_OPEN(job, late);
+	const struct restore_files *files = job->files;
+	int err = EACH_OPEN(job, late);
+
+	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
+		const Icp__OpenFile *f = files->msg->files[i];
+		int fd = files->restored[i].fd;
+
+		if (fd >= 0 && !files->restored[i].inherited)
+			err = set_owner(job, f, fd);
+	}
+	return err;
 }

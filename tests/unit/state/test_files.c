@@ -2,7 +2,6 @@
 /* Open files, pipes with something in them, and what is refused. */
 #include "unit/state/dumping.h"
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -235,9 +234,9 @@ static void set_up_socket(struct board *b)
 	place(socket(AF_PACKET, SOCK_RAW, 0), FD_FILE, false);
 }
 
-static void set_up_epoll(struct board *b)
+static void set_up_userfaultfd(struct board *b)
 {
-	place(epoll_create1(0), FD_FILE, false);
+	place((int)syscall(SYS_userfaultfd, O_CLOEXEC), FD_FILE, false);
 }
 
 static void set_up_eventfd(struct board *b)
@@ -301,8 +300,8 @@ static void refusals(void **state)
 
 	check_says(set_up_nothing, NULL);
 	check_says(set_up_socket, "a socket (socket:[");
-	check_says(set_up_epoll, "an epoll instance");
-	check_says(set_up_eventfd, "an eventfd");
+	check_says(set_up_userfaultfd, "a userfaultfd");
+	check_says(set_up_eventfd, NULL);
 	snprintf(deleted, sizeof(deleted), "a directory that was deleted (%s/icp-state-",
 		 scratch_top());
 	check_says(set_up_deleted, deleted);
