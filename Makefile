@@ -38,7 +38,7 @@ FUZZ        := $(patsubst fuzz_%,%,$(call names,tests/fuzz,c,fuzz_*))
 INTEGRATION := $(call names,tests/integration,c,*)
 SRC_testlib := $(call names,tests/lib,c,*)
 # Parts of targets: of a program of several files (name_%), of a shared library.
-TARGET_PARTS := lib% reborn_%
+TARGET_PARTS := lib% reborn_% remade_%
 TARGETS     := $(filter-out $(TARGET_PARTS),$(call names,tests/targets,c,*))
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
@@ -144,9 +144,12 @@ $(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 # one of several files: what it needs besides its own
-REBORN := threads tree signals ids
+REBORN := util threads tree signals ids
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
+REMADE := tests/targets/reborn_util.c $(wildcard tests/targets/remade_*.c)
+$(B)/tests/targets/remade: $(REMADE) tests/targets/reborn.h tests/targets/remade.h
+remade_FLAGS := $(REMADE)
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)

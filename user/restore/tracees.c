@@ -95,21 +95,41 @@ static int leave_rseq(struct restore_proc *p, struct batch *b)
 			  BATCH_ARGS(c.pointer, c.size, 1, c.signature));
 }
 
+static int unmap(struct batch *b, uint64_t start, uint64_t end)
+{
+	return start < end ? batch_call(b, "unmap everything", SYS_munmap,
+					BATCH_ARGS(start, end - start))
+			   : 0;
+}
+
+/* All but the batch and what is inherited from us. */
+static int unmap_all(struct restore *r)
+{
+	uint64_t size, start[2] = {batch_address(r->batch)}, end[2] = {start[0] + batch_size()};
+	int low, err;
+
+	start[1] = shares_arena(&r->job, &size);
+	end[1] = start[1] + size;
+	low = start[1] < start[0];
+	err = unmap(r->batch, 0, start[low]);
+	if (!err)
+		err = unmap(r->batch, end[low], start[!low]);
+	return err ? err : unmap(r->batch, end[!low], state_arch.task_size);
+}
+
 int tracee_map(struct restore *r, struct restore_proc *p)
 {
-	uint64_t start = batch_address(r->batch), end = start + batch_size();
+	uint64_t size, arena = shares_arena(&r->job, &size);
 	int err = batch_begin(r->batch, p->pid, p->pid);
 
 	if (!err)
 		err = leave_rseq(p, r->batch);
 	if (!err)
-		err = batch_call(r->batch, "unmap everything", SYS_munmap,
-				 BATCH_ARGS(0, start));
-	if (!err)
-		err = batch_call(r->batch, "unmap everything", SYS_munmap,
-				 BATCH_ARGS(end, state_arch.task_size - end));
+		err = unmap_all(r);
 	if (!err)
 		err = restore_memory(&p->state, r->batch);
+	if (!err) /* what others have */
+		err = unmap(r->batch, arena, arena + size);
 	return err ? err : batch_run(r->batch);
 }
 

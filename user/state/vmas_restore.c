@@ -203,6 +203,11 @@ static int map_one(struct state_restore *r, const Icp__Vma *v, struct mapping *m
 	uint64_t flags = (v->flags & keep) | MAP_FIXED, prot = v->prot;
 	int err;
 
+	if (shares_has(r->job, v)) {
+		m->loose = v->prot != (PROT_READ | PROT_WRITE);
+		err = shares_move(r->job, v, r->ctl, b);
+		return err ? err : advise(v, b, EARLY_ADVICE);
+	}
 	if (v->flags & MAP_DROPPABLE && kind(v) == VMA_ANON)
 		flags |= MAP_DROPPABLE;
 	else

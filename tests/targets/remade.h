@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* A program like reborn, for kinds of memory and of processes: remade SCENE DIR. */
+#ifndef TESTS_TARGETS_REMADE_H
+#define TESTS_TARGETS_REMADE_H
+
+#include "reborn.h"
+
+struct scene {
+	const char *name;
+	void (*play)(void);
+};
+
+void scene_cow(void);
+
+/* New private anonymous memory, away from everything else. */
+char *anon(size_t pages, int prot, int flags);
+/* A byte of /proc/self/smaps' VmFlags: whether the mapping at @at has it. */
+bool vmflag(const void *at, const char *flag);
+/* Number of the page frame behind an address, 0 for none. */
+uint64_t frame(const void *at);
+
+#endif
