@@ -22,11 +22,43 @@ static void test_cow(void **state)
 	play(*state, "cow");
 }
 
+static void test_protected(void **state)
+{
+	play(*state, "protected");
+}
+
+static void test_advice(void **state)
+{
+	play(*state, "advice");
+}
+
+static void test_growing(void **state)
+{
+	play(*state, "growing");
+}
+
+static void test_sealed(void **state)
+{
+	play(*state, "sealed");
+}
+
+static void test_many(void **state)
+{
+	play(*state, "many");
+}
+
+static void test_vdso(void **state)
+{
+	play(*state, "vdso");
+}
+
 int main(void)
 {
 #define MEMORY(name) cmocka_unit_test_setup_teardown(name, setup_remade, teardown)
 	const struct CMUnitTest tests[] = {
-		MEMORY(test_cow),
+		MEMORY(test_cow),     MEMORY(test_protected), MEMORY(test_advice),
+		MEMORY(test_growing), MEMORY(test_sealed),    MEMORY(test_many),
+		MEMORY(test_vdso),
 	};
 
 	adopt_orphans();

@@ -46,7 +46,11 @@ uint64_t frame(const void *at)
 
 int main(int argc, char **argv)
 {
-	static const struct scene scenes[] = {{"cow", scene_cow}};
+	static const struct scene scenes[] = {
+		{"cow", scene_cow},	  {"protected", scene_protected},
+		{"advice", scene_advice}, {"growing", scene_growing},
+		{"sealed", scene_sealed}, {"many", scene_many},
+		{"vdso", scene_vdso}};
 
 	if (argc < 3)
 		return 2;

@@ -11,6 +11,12 @@ struct scene {
 };
 
 void scene_cow(void);
+void scene_protected(void);
+void scene_advice(void);
+void scene_growing(void);
+void scene_sealed(void);
+void scene_many(void);
+void scene_vdso(void);
 
 /* New private anonymous memory, away from everything else. */
 char *anon(size_t pages, int prot, int flags);
