@@ -52,13 +52,34 @@ static void test_vdso(void **state)
 	play(*state, "vdso");
 }
 
+static void test_deleted_private(void **state)
+{
+	play(*state, "deleted_private");
+}
+
+static void test_deleted_shared(void **state)
+{
+	play(*state, "deleted_shared");
+}
+
+static void test_memfd(void **state)
+{
+	play(*state, "memfd");
+}
+
+static void test_shared(void **state)
+{
+	play(*state, "shared");
+}
+
 int main(void)
 {
 #define MEMORY(name) cmocka_unit_test_setup_teardown(name, setup_remade, teardown)
 	const struct CMUnitTest tests[] = {
-		MEMORY(test_cow),     MEMORY(test_protected), MEMORY(test_advice),
-		MEMORY(test_growing), MEMORY(test_sealed),    MEMORY(test_many),
-		MEMORY(test_vdso),
+		MEMORY(test_cow),     MEMORY(test_protected),	    MEMORY(test_advice),
+		MEMORY(test_growing), MEMORY(test_sealed),	    MEMORY(test_many),
+		MEMORY(test_vdso),    MEMORY(test_deleted_private), MEMORY(test_deleted_shared),
+		MEMORY(test_memfd),   MEMORY(test_shared),
 	};
 
 	adopt_orphans();

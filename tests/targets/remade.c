@@ -46,11 +46,17 @@ uint64_t frame(const void *at)
 
 int main(int argc, char **argv)
 {
-	static const struct scene scenes[] = {
-		{"cow", scene_cow},	  {"protected", scene_protected},
-		{"advice", scene_advice}, {"growing", scene_growing},
-		{"sealed", scene_sealed}, {"many", scene_many},
-		{"vdso", scene_vdso}};
+	static const struct scene scenes[] = {{"cow", scene_cow},
+					      {"protected", scene_protected},
+					      {"advice", scene_advice},
+					      {"growing", scene_growing},
+					      {"sealed", scene_sealed},
+					      {"many", scene_many},
+					      {"vdso", scene_vdso},
+					      {"deleted_private", scene_deleted_private},
+					      {"deleted_shared", scene_deleted_shared},
+					      {"memfd", scene_memfd},
+					      {"shared", scene_shared}};
 
 	if (argc < 3)
 		return 2;

@@ -17,6 +17,10 @@ void scene_growing(void);
 void scene_sealed(void);
 void scene_many(void);
 void scene_vdso(void);
+void scene_deleted_private(void);
+void scene_deleted_shared(void);
+void scene_memfd(void);
+void scene_shared(void);
 
 /* New private anonymous memory, away from everything else. */
 char *anon(size_t pages, int prot, int flags);

@@ -214,6 +214,7 @@ static int fill(const struct vma *v, const struct entry *e, const struct file_id
 	out->dev_minor = v->dev_minor;
 	out->deleted = v->deleted;
 	out->shared = v->shared;
+	out->keeps_file = vma_keeps_file(v);
 	out->flags = v->shared ? MAP_SHARED : MAP_PRIVATE;
 	if (v->kind == VMA_ANON)
 		out->flags |= MAP_ANONYMOUS;

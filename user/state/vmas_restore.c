@@ -79,7 +79,8 @@ bool restore_filled(const Icp__Vma *v)
 
 bool restore_zeros_count(const Icp__Vma *v)
 {
-	return kind(v) == VMA_FILE_PRIVATE || (kind(v) == VMA_FILE_SHARED && !is_object(v));
+	return (kind(v) == VMA_FILE_PRIVATE && !v->keeps_file) ||
+	       (kind(v) == VMA_FILE_SHARED && !is_object(v));
 }
 
 static const char *reason(const struct state_restore *r, const Icp__Vma *v)
@@ -92,7 +93,7 @@ static const char *reason(const struct state_restore *r, const Icp__Vma *v)
 		return "a shadow stack";
 	if (v->flags & MAP_HUGETLB)
 		return "of huge pages (hugetlbfs)";
-	if (kind(v) == VMA_FILE_PRIVATE && v->deleted)
+	if (kind(v) == VMA_FILE_PRIVATE && v->deleted && !v->keeps_file)
 		return "of a deleted file";
 	if (kind(v) == VMA_SPECIAL && v->path[0])
 		return "of a device";
@@ -125,11 +126,13 @@ static int check(struct state_restore *r, void **slot)
 	return 0;
 }
 
-/* How far the object of @v is known to reach. */
+/* How large the object of @v is; when nobody could look, as far as it was mapped. */
 static uint64_t object_size(const struct restore_job *job, const Icp__Vma *v)
 {
 	uint64_t size = 0;
 
+	if (v->file_size)
+		return v->file_size;
 	for (size_t p = 0; p < job->manifest->n_processes; p++) {
 		const Icp__Process *image = job->manifest->processes[p];
 
@@ -159,6 +162,8 @@ static int open_maps(struct state_restore *r, void *arg)
 			if (*fd < 0)
 				*fd = objects_add(r->job, dev, v->inode, v->path,
 						  object_size(r->job, v));
+		} else if (v->keeps_file) { /* anonymous from now on */
+			continue;
 		} else if (kind(v) == VMA_FILE_PRIVATE) {
 			*fd = objects_file(r->job, v, false);
 		} else if (kind(v) == VMA_FILE_SHARED) {
