@@ -224,3 +224,13 @@ void scene_vdso(void)
 	check(!memcmp((char *)strtoul(line, NULL, 16), "\177ELF", 4));
 	check(!syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &t));
 }
+
+/* Huge pages that nobody has touched: there may be none. */
+void scene_huge(void)
+{
+	check(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1,
+		   0) != MAP_FAILED);
+	ready();
+	wait_go();
+}
