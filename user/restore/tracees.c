@@ -6,7 +6,9 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/page.h"
 #include "inject/arch.h"
@@ -19,6 +21,7 @@
 #define O_SUSPEND_SECCOMP (1 << 21)
 #define OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
+#define NUMBER_FREE_MS 5000
 
 struct rseq_config {
 	uint64_t pointer;
@@ -166,6 +169,19 @@ int tracee_protect(struct restore *r, struct restore_proc *p)
 	return done(p, err ? err : check_special(p));
 }
 
+/* A thread's number is taken for a moment after it, and even its process, can't be seen any
+ * more (Linux 6.15): so it is when a job was killed just now. */
+static int clone_thread(struct batch *b, uint64_t at, size_t size, long *ret)
+{
+	uint64_t until = now_ns() + NUMBER_FREE_MS * 1000000ull;
+	int err;
+
+	do {
+		err = batch_now_try(b, SYS_clone3, BATCH_ARGS(at, size), ret);
+	} while (!err && *ret == -EEXIST && now_ns() < until && !usleep(1000));
+	return err;
+}
+
 /* It starts in our code, after the call that made it, and stops there. */
 static int make_thread(struct restore *r, struct restore_proc *p, pid_t tid)
 {
@@ -182,10 +198,10 @@ static int make_thread(struct restore *r, struct restore_proc *p, pid_t tid)
 	if (!err)
 		err = batch_data(r->batch, &args, sizeof(args), &at);
 	if (!err)
-		err = batch_now(r->batch, "make a thread", SYS_clone3,
-				BATCH_ARGS(at, sizeof(args)), &ret);
+		err = clone_thread(r->batch, at, sizeof(args), &ret);
 	if (!err && ret != tid)
-		err = refuse(-EPROTO, "thread %d became %ld", tid, ret);
+		err = ret < 0 ? fail((int)ret, "make a thread")
+			      : refuse(-EPROTO, "thread %d became %ld", tid, ret);
 	if (err)
 		return wrap(err, "thread %d", tid);
 	return wait_interrupt(tid);
