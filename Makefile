@@ -38,7 +38,7 @@ FUZZ        := $(patsubst fuzz_%,%,$(call names,tests/fuzz,c,fuzz_*))
 INTEGRATION := $(call names,tests/integration,c,*)
 SRC_testlib := $(call names,tests/lib,c,*)
 # Parts of targets: of a program of several files (name_%), of a shared library.
-TARGET_PARTS := lib% reborn_% events_%
+TARGET_PARTS := lib% reborn_% events_% remade_%
 TARGETS     := $(filter-out $(TARGET_PARTS),$(call names,tests/targets,c,*))
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
@@ -150,6 +150,9 @@ EVENTS := reborn_util events_epoll events_names
 $(B)/tests/targets/events: $(EVENTS:%=tests/targets/%.c) tests/targets/reborn.h tests/targets/events.h
 events_FLAGS := $(EVENTS:%=tests/targets/%.c)
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
+REMADE := tests/targets/reborn_util.c $(wildcard tests/targets/remade_*.c)
+$(B)/tests/targets/remade: $(REMADE) tests/targets/reborn.h tests/targets/remade.h
+remade_FLAGS := $(REMADE)
 
 $(B)/tests/targets/openfiles: tests/targets/reborn_util.c tests/targets/reborn.h
 openfiles_FLAGS := tests/targets/reborn_util.c

@@ -182,14 +182,14 @@ static int first_round(struct dump *d, struct dump_proc *p)
 	return err ? err : route_dirty(d, p, &all, false);
 }
 
-/* Shared memory that is saved with the process: others may write it unseen, so all of it is compared. */
+/* Memory that others may write unseen, and that is saved with the process: all of it is compared. */
 static int add_shared(struct dump_proc *p)
 {
 	_cleanup_(dirty_free) struct dirty shared = {0};
 	int err = 0;
 
 	vec_each (v, &p->maps) {
-		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
+		if (!err && vma_by_file(p, v))
 			err = populated_shared(p, v, &shared);
 	}
 	return err ? err : dirty_join(&p->stream.todo, &shared);

@@ -137,6 +137,8 @@ int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use
 int populated_file(int fd, uint64_t size, struct dirty *out) _must_use_;
 /* Is the content of this VMA part of the image? Segments are not: they have their own stream. */
 bool vma_saved(const struct dump_proc *p, const struct vma *v);
+/* Whether it counts as a whole, with what is its file's: compared each time. */
+bool vma_by_file(const struct dump_proc *p, const struct vma *v);
 /* Entries of the control structure outside @keep and @also go. */
 int stream_remove_others(struct stream *s, const struct dirty *keep,
 			 const struct dirty *also) _must_use_;

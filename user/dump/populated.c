@@ -52,6 +52,12 @@ bool vma_saved(const struct dump_proc *p, const struct vma *v)
 	}
 }
 
+/* Its content is looked at through its file. */
+bool vma_by_file(const struct dump_proc *p, const struct vma *v)
+{
+	return (v->kind == VMA_FILE_SHARED && vma_saved(p, v)) || vma_keeps_file(v);
+}
+
 static bool is_private(const struct vma *v)
 {
 	return v->kind == VMA_ANON || v->kind == VMA_FILE_PRIVATE;
@@ -198,7 +204,7 @@ int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *uns
 	int err = populated_private(p, out, unsure);
 
 	vec_each (v, &p->maps) {
-		if (!err && v->kind == VMA_FILE_SHARED && vma_saved(p, v))
+		if (!err && vma_by_file(p, v))
 			err = populated_shared(p, v, &shared);
 	}
 	return err || !shared.n ? err : dirty_join(out, &shared);
@@ -218,9 +224,9 @@ int populated_again(struct dump_proc *p, bool all)
 		struct dirty_run none = {v->start, v->end, DIRTY_ZAPPED};
 		struct dirty whole = {.data = &none, .n = 1, .cap = 1};
 
-		if (err || v->kind != VMA_FILE_SHARED || !vma_saved(p, v))
+		if (err || !vma_by_file(p, v))
 			continue;
-		if (!all)
+		if (!all && v->shared)
 			err = dirty_join(&s->populated, &whole);
 		if (!err)
 			err = populated_shared(p, v, &shared);

@@ -38,8 +38,8 @@ static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v,
 	enum dirty_what what = r->what;
 	struct dump_segment *seg;
 
-	if (v->shared &&
-	    what == DIRTY_ZAPPED) /* from this process's page table only: the memory is still there */
+	/* from this process's page table only: the memory is still there, or the file's */
+	if ((v->shared || vma_keeps_file(v)) && what == DIRTY_ZAPPED)
 		what = DIRTY_UNKNOWN;
 	if (v->kind == VMA_SHM) {
 		seg = segment_find(d, (int)v->inode);

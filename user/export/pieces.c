@@ -61,7 +61,7 @@ enum background core_background(const struct core *c, const Icp__Vma *v, bool ha
 	case VMA_ANON:
 		return BACK_ZERO;
 	case VMA_FILE_PRIVATE:
-		return BACK_FILE;
+		return v->keeps_file ? BACK_ZERO : BACK_FILE;
 	case VMA_FILE_SHARED:
 		return has_entries || v->deleted || begins(v->path, "/dev/zero") ||
 				       begins(v->path, "/memfd:") ||

@@ -100,6 +100,12 @@ void maps_free(struct maps *maps)
 	maps->text = NULL;
 }
 
+bool vma_keeps_file(const struct vma *v)
+{
+	return v->kind == VMA_FILE_PRIVATE && v->deleted &&
+	       !begins(v->name, "/anon_hugepage") && !begins(v->name, "/dev/hugepages/");
+}
+
 const struct vma *maps_find(const struct maps *maps, uint64_t addr)
 {
 	size_t low = 0, high = maps->n;

@@ -40,6 +40,12 @@ int maps_read(const struct target *t, struct maps *out) _must_use_;
 void maps_free(struct maps *maps);
 #define _cleanup_maps_ _cleanup_(maps_free)
 
+/*
+ * Private mappings of a deleted file: nobody else keeps its bytes for long, so they count as
+ * the process's own, also where it never wrote.
+ */
+bool vma_keeps_file(const struct vma *v);
+
 /* The VMA that holds @addr, or NULL. */
 const struct vma *maps_find(const struct maps *maps, uint64_t addr);
 

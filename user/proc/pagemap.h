@@ -19,6 +19,7 @@
 #define PG_PFNZERO (1ull << 5)
 #define PG_HUGE (1ull << 6)
 #define PG_SOFT_DIRTY (1ull << 7)
+#define PG_GUARD (1ull << 8) /* Linux >= 6.15; before it -EINVAL */
 
 #define PG_SCAN_WP (1ull << 0)	     /* write-protect what matches, in the same step */
 #define PG_SCAN_CHECK_WP (1ull << 1) /* -EPERM on a VMA that is not registered for WP_ASYNC */

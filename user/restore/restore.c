@@ -123,23 +123,6 @@ static int check(struct restore *r)
 	return err;
 }
 
-static bool is_free(const struct restore *r, uint64_t start, uint64_t end, uint64_t *next)
-{
-	for (size_t p = 0; p < r->n; p++) {
-		const Icp__Process *image = r->procs[p].state.image;
-
-		for (size_t i = 0; i < image->n_vmas; i++) {
-			const Icp__Vma *v = image->vmas[i];
-
-			if (v->start < end && v->end > start) {
-				*next = v->end;
-				return false;
-			}
-		}
-	}
-	return true;
-}
-
 #define LOWEST (1ull << 30)
 #define GUARD (1ull << 20) /* from stacks that grow, and from the heap */
 #define HIGHEST (1ull << 46)
@@ -151,7 +134,8 @@ static int place_batch(struct restore *r)
 	int err = -EEXIST;
 
 	while (err == -EEXIST && at < HIGHEST) {
-		if (!is_free(r, at - GUARD, at + batch_size() + GUARD, &next)) {
+		if (!restore_is_free(r->manifest, at - GUARD, at + batch_size() + GUARD,
+				     &next)) {
 			at = next + GUARD;
 			continue;
 		}
@@ -161,16 +145,37 @@ static int place_batch(struct restore *r)
 	return err;
 }
 
+/* Before the processes are there: they inherit it. */
+static int read_shares(struct restore *r)
+{
+	_cleanup_free_ const Icp__Process **order = calloc(r->n + 1, sizeof(*order));
+	_cleanup_free_ uint32_t *streams = calloc(r->n + 1, sizeof(*streams));
+	struct shares_source from = {r->repo, r->result->version, order, streams, 0};
+
+	if (!order || !streams)
+		return fail(-ENOMEM, "look for shared memory");
+	for (size_t i = 0; i < r->n; i++) {
+		if (!lives(&r->procs[i]))
+			continue;
+		order[from.n] = r->procs[i].state.image;
+		streams[from.n++] = r->procs[i].stream;
+	}
+	return shares_new(&r->job, &from, &r->result->pages);
+}
+
 static int make(struct restore *r)
 {
 	int err = place_batch(r);
 
 	if (!err)
 		err = ipc_restore_new(&r->job);
+	if (!err)
+		err = read_shares(r);
 	if (err)
 		return err;
 	r->made = true;
 	err = tree_make(r);
+	shares_unmap(r->job.shares);
 	return err ? err : files_restore_link(&r->job);
 }
 
@@ -190,6 +195,8 @@ static int memory(struct restore *r)
 		p->state.ctl = p->ctl;
 		if (!err)
 			err = tracee_map(r, p);
+		if (!err)
+			err = shares_leave_out(&r->job, p->state.image, p->ctl);
 		if (!err)
 			err = fill_process(r, p);
 		if (err)

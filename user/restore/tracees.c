@@ -6,7 +6,9 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/page.h"
 #include "inject/arch.h"
@@ -19,6 +21,7 @@
 #define O_SUSPEND_SECCOMP (1 << 21)
 #define OPTIONS (PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
+#define NUMBER_FREE_MS 5000
 
 struct rseq_config {
 	uint64_t pointer;
@@ -95,21 +98,41 @@ static int leave_rseq(struct restore_proc *p, struct batch *b)
 			  BATCH_ARGS(c.pointer, c.size, 1, c.signature));
 }
 
+static int unmap(struct batch *b, uint64_t start, uint64_t end)
+{
+	return start < end ? batch_call(b, "unmap everything", SYS_munmap,
+					BATCH_ARGS(start, end - start))
+			   : 0;
+}
+
+/* All but the batch and what is inherited from us. */
+static int unmap_all(struct restore *r)
+{
+	uint64_t size, start[2] = {batch_address(r->batch)}, end[2] = {start[0] + batch_size()};
+	int low, err;
+
+	start[1] = shares_arena(&r->job, &size);
+	end[1] = start[1] + size;
+	low = start[1] < start[0];
+	err = unmap(r->batch, 0, start[low]);
+	if (!err)
+		err = unmap(r->batch, end[low], start[!low]);
+	return err ? err : unmap(r->batch, end[!low], state_arch.task_size);
+}
+
 int tracee_map(struct restore *r, struct restore_proc *p)
 {
-	uint64_t start = batch_address(r->batch), end = start + batch_size();
+	uint64_t size, arena = shares_arena(&r->job, &size);
 	int err = batch_begin(r->batch, p->pid, p->pid);
 
 	if (!err)
 		err = leave_rseq(p, r->batch);
 	if (!err)
-		err = batch_call(r->batch, "unmap everything", SYS_munmap,
-				 BATCH_ARGS(0, start));
-	if (!err)
-		err = batch_call(r->batch, "unmap everything", SYS_munmap,
-				 BATCH_ARGS(end, state_arch.task_size - end));
+		err = unmap_all(r);
 	if (!err)
 		err = restore_memory(&p->state, r->batch);
+	if (!err) /* what others have */
+		err = unmap(r->batch, arena, arena + size);
 	return err ? err : batch_run(r->batch);
 }
 
@@ -146,6 +169,19 @@ int tracee_protect(struct restore *r, struct restore_proc *p)
 	return done(p, err ? err : check_special(p));
 }
 
+/* A thread's number is taken for a moment after it, and even its process, can't be seen any
+ * more (Linux 6.15): so it is when a job was killed just now. */
+static int clone_thread(struct batch *b, uint64_t at, size_t size, long *ret)
+{
+	uint64_t until = now_ns() + NUMBER_FREE_MS * 1000000ull;
+	int err;
+
+	do {
+		err = batch_now_try(b, SYS_clone3, BATCH_ARGS(at, size), ret);
+	} while (!err && *ret == -EEXIST && now_ns() < until && !usleep(1000));
+	return err;
+}
+
 /* It starts in our code, after the call that made it, and stops there. */
 static int make_thread(struct restore *r, struct restore_proc *p, pid_t tid)
 {
@@ -162,10 +198,10 @@ static int make_thread(struct restore *r, struct restore_proc *p, pid_t tid)
 	if (!err)
 		err = batch_data(r->batch, &args, sizeof(args), &at);
 	if (!err)
-		err = batch_now(r->batch, "make a thread", SYS_clone3,
-				BATCH_ARGS(at, sizeof(args)), &ret);
+		err = clone_thread(r->batch, at, sizeof(args), &ret);
 	if (!err && ret != tid)
-		err = refuse(-EPROTO, "thread %d became %ld", tid, ret);
+		err = ret < 0 ? fail((int)ret, "make a thread")
+			      : refuse(-EPROTO, "thread %d became %ld", tid, ret);
 	if (err)
 		return wrap(err, "thread %d", tid);
 	return wait_interrupt(tid);

@@ -26,4 +26,13 @@ int creds_restore_thread(struct state_restore *r, const struct creds_restore *c,
 			 struct batch *b) _must_use_;
 void creds_restore_free(struct creds_restore *c);
 
+/* prctl(2): Linux 6.3 and 6.4, newer than Debian 12's headers. */
+#define SET_MDWE 65
+#define GET_MDWE 66
+#define SET_MEMORY_MERGE 67
+#define GET_MEMORY_MERGE 68
+
+/* check() of the kind. */
+int ids_check(struct state_process *p) _must_use_;
+
 #endif

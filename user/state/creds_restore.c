@@ -267,7 +267,7 @@ static int set_sched(const Icp__TaskState *t, struct batch *b)
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} attr = {sizeof(attr), t->policy,   t->sched_flags & 1 /* RESET_ON_FORK */,
+	} attr = {sizeof(attr), t->policy,   t->sched_flags & 7 /* not the clamps */,
 		  t->nice,	t->priority, t->runtime,
 		  t->deadline,	t->period};
 	uint64_t at;

@@ -39,7 +39,7 @@ struct note {
 	bool cwd_deleted;
 	int oom_score_adj;
 	uint32_t personality;
-	int brk, dumpable, subreaper; /* handles */
+	int brk, dumpable, subreaper, mdwe, merge; /* handles */
 };
 
 static void free_early(struct early *e)
@@ -84,8 +84,8 @@ static int read_exe(struct state_process *p, struct early *e)
 	_cleanup_fd_ int fd = -1;
 	int err = procfs_link(p->target->proc_fd, "exe", &e->exe, &e->exe_deleted);
 
-	if (err)
-		return fail(err, "read its exe link");
+	if (err) /* none: it ended a moment ago */
+		return fail(err == -ENOENT ? -ESRCH : err, "read its exe link");
 	fd = openat(p->target->proc_fd, "exe", O_RDONLY | O_CLOEXEC);
 	if (fd >= 0)
 		buildid_read(fd, &e->exe_id);
@@ -132,7 +132,8 @@ static int prepare(struct state_process *p, void **slot)
 static int plan(struct state_process *p, void **slot)
 {
 	static const uint64_t brk[6] = {0}, dumpable[6] = {PR_GET_DUMPABLE},
-			      subreaper[6] = {PR_GET_CHILD_SUBREAPER};
+			      subreaper[6] = {PR_GET_CHILD_SUBREAPER}, mdwe[6] = {GET_MDWE},
+			      merge[6] = {GET_MEMORY_MERGE};
 	struct note *note = *slot;
 	int64_t mm[3];
 	int err = read_stat(p, note->stat);
@@ -149,7 +150,10 @@ static int plan(struct state_process *p, void **slot)
 	note->brk = gather_call(p, 0, SYS_brk, brk, 0, 0);
 	note->dumpable = gather_call(p, 0, SYS_prctl, dumpable, 0, 0);
 	note->subreaper = gather_call(p, 0, SYS_prctl, subreaper, 1, sizeof(int));
-	if (note->brk < 0 || note->dumpable < 0 || note->subreaper < 0)
+	note->mdwe = gather_call(p, 0, SYS_prctl, mdwe, 0, 0);
+	note->merge = gather_call(p, 0, SYS_prctl, merge, 0, 0);
+	if (note->mdwe < 0 || note->merge < 0 || note->brk < 0 || note->dumpable < 0 ||
+	    note->subreaper < 0)
 		return -ENOMEM;
 	return creds_plan(p, &note->creds);
 }
@@ -268,7 +272,8 @@ static bool thp_disabled(const char *status)
 static int fill_state(struct state_process *p, struct note *note, Icp__ProcessState *msg)
 {
 	long dumpable = gather_ret(p, 0, note->dumpable),
-	     ret = gather_ret(p, 0, note->subreaper);
+	     ret = gather_ret(p, 0, note->subreaper), mdwe = gather_ret(p, 0, note->mdwe),
+	     merge = gather_ret(p, 0, note->merge);
 	int subreaper = 0;
 
 	if (dumpable < 0 || ret)
@@ -284,6 +289,9 @@ static int fill_state(struct state_process *p, struct note *note, Icp__ProcessSt
 	msg->dumpable = (uint32_t)dumpable;
 	msg->child_subreaper = subreaper;
 	msg->thp_disable = thp_disabled(p->status[0]);
+	/* a kernel that has no such thing says EINVAL */
+	msg->mdwe = mdwe > 0 ? (uint32_t)mdwe : 0;
+	msg->memory_merge = merge > 0;
 	msg->coredump_filter = note->early.coredump_filter;
 	msg->exit_signal = (uint32_t)STAT(note, 38);
 	return 0;
@@ -335,6 +343,7 @@ static int finish(struct state_process *p, void **slot)
 }
 
 const struct state_ops state_ids = {.name = "ids",
+				    .check = ids_check,
 				    .prepare = prepare,
 				    .plan = plan,
 				    .dump = dump,

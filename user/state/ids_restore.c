@@ -106,9 +106,6 @@ static int stub(struct state_restore *r, void *arg)
 {
 	struct note *note = arg;
 
-	if (note->msg->personality != (uint32_t)personality(0xffffffff) &&
-	    personality(note->msg->personality) < 0)
-		return fail(-errno, "personality");
 	umask(r->image->umask & 0777);
 	if (note->root >= 0 && (fchdir(note->root) || chroot(".")))
 		return fail(-errno, "root directory %s", r->image->root);
@@ -224,12 +221,27 @@ static int thread(struct state_restore *r, void *arg, size_t i, struct batch *b)
 	return creds_restore_thread(r, ((struct note *)arg)->creds, i, b);
 }
 
-/* A change of credentials resets it. Who had 2 (suid_dumpable) can't be given it by prctl. */
+/*
+ * What would change how memory is mapped comes last. A change of credentials resets dumpable;
+ * who had 2 (suid_dumpable) can't be given it by prctl.
+ */
 static int settle(struct state_restore *r, void *arg, struct batch *b)
 {
-	uint32_t dumpable = ((struct note *)arg)->msg->dumpable;
+	const Icp__ProcessState *msg = ((struct note *)arg)->msg;
+	int err = 0;
 
-	return batch_call(b, "dumpable", SYS_prctl, BATCH_ARGS(PR_SET_DUMPABLE, dumpable == 1));
+	if (msg->personality != (uint32_t)personality(0xffffffff))
+		err = batch_call(b, "personality", SYS_personality,
+				 BATCH_ARGS(msg->personality));
+	if (!err && msg->memory_merge)
+		err = batch_call(b, "merging of its memory", SYS_prctl,
+				 BATCH_ARGS(SET_MEMORY_MERGE, 1));
+	if (!err && msg->mdwe)
+		err = batch_call(b, "memory-deny-write-execute", SYS_prctl,
+				 BATCH_ARGS(SET_MDWE, msg->mdwe));
+	return err ? err
+		   : batch_call(b, "dumpable", SYS_prctl,
+				BATCH_ARGS(PR_SET_DUMPABLE, msg->dumpable == 1));
 }
 
 const struct restore_ops ids_restore = {.check = check,

@@ -131,6 +131,7 @@ void restore_job_fini(struct restore_job *job)
 {
 	ipc_restore_free(job);
 	contents_restore_free(job);
+	shares_free(job->shares);
 	files_restore_free(job->files);
 	objects_free(job->objects);
 }
@@ -142,6 +143,21 @@ int restore_high_fd(const struct restore_job *job, int fd)
 
 	close(fd);
 	return high < 0 ? fail(-err, "keep an open file") : high;
+}
+
+bool restore_is_free(const Icp__Manifest *m, uint64_t start, uint64_t end, uint64_t *next)
+{
+	for (size_t p = 0; p < m->n_processes; p++) {
+		for (size_t i = 0; i < m->processes[p]->n_vmas; i++) {
+			const Icp__Vma *v = m->processes[p]->vmas[i];
+
+			if (v->start < end && v->end > start) {
+				*next = v->end;
+				return false;
+			}
+		}
+	}
+	return true;
 }
 
 int state_restorable(const Icp__Manifest *m)

@@ -20,6 +20,7 @@
 #ifndef ICP_STATE_RESTORE_H
 #define ICP_STATE_RESTORE_H
 
+#include "image/repo.h"
 #include "inject/batch.h"
 #include "state/state.h"
 
@@ -27,6 +28,7 @@ struct ctl;
 struct restore_files;	 /* files_restore.c */
 struct restore_objects;	 /* objects.c */
 struct restore_segments; /* ipc.c */
+struct restore_shares;	 /* shares.c */
 
 /* What the processes of a job have in common while they are rebuilt. */
 struct restore_job {
@@ -34,6 +36,7 @@ struct restore_job {
 	struct restore_files *files;
 	struct restore_objects *objects;
 	struct restore_segments *segments;
+	struct restore_shares *shares;
 	int first_fd; /* ours that the processes inherit are above: no process has one there */
 	bool detach;
 	bool rewind;   /* cut files that were open for writing back to what they were */
@@ -119,6 +122,29 @@ int objects_file(struct restore_job *job, const Icp__Vma *v, bool write) _must_u
 /* ---- deleted files: their content is to be filled into objects_find() of them ---- */
 int contents_restore_new(struct restore_job *job) _must_use_; /* before restore_open() */
 void contents_restore_free(struct restore_job *job);
+/* ---- private memory that processes shared since a fork: copy-on-write again ---- */
+struct shares_source {
+	struct repo *repo;
+	uint32_t version;
+	const Icp__Process **order; /* parents first, without zombies */
+	const uint32_t *streams;    /* of each, in the repository */
+	size_t n;
+};
+/* Read it, before the processes are cloned; @pages counts. */
+int shares_new(struct restore_job *job, const struct shares_source *from,
+	       uint64_t *pages) _must_use_;
+/* Where it is in us and in each new process, which unmaps it when its mappings were moved. */
+uint64_t shares_arena(const struct restore_job *job, uint64_t *size);
+/* All processes were cloned: we need it no more. */
+void shares_unmap(struct restore_shares *s);
+void shares_free(struct restore_shares *s);
+/* Whether @v is to be moved out of it (instead of mapped); do it. */
+bool shares_has(const struct restore_job *job, const Icp__Vma *v);
+int shares_move(const struct restore_job *job, const Icp__Vma *v, const struct ctl *ctl,
+		struct batch *b) _must_use_;
+/* What needs no filling any more leaves @ctl. */
+int shares_leave_out(const struct restore_job *job, const Icp__Process *image,
+		     struct ctl *ctl) _must_use_;
 
 /* ---- open files: all descriptions of the job, after restore_open() of every process ---- */
 int files_restore_check(struct restore_job *job) _must_use_;
@@ -140,6 +166,9 @@ void *ipc_restore_memory(const struct restore_job *job, size_t i);
 int ipc_restore_end(struct restore_job *job) _must_use_;
 /* Remove those that were made, unless ended. */
 void ipc_restore_free(struct restore_job *job);
+
+/* Whether no process of the job has anything there; if not, *@next is behind it. */
+bool restore_is_free(const Icp__Manifest *m, uint64_t start, uint64_t end, uint64_t *next);
 
 static inline uint64_t restore_dev(uint32_t major, uint32_t minor)
 {

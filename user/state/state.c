@@ -68,6 +68,7 @@ int state_check(struct state_process *p)
 {
 	int err = 0;
 
+	p->checked = true;
 	for (size_t i = 0; state_kinds[i] && !err; i++)
 		if (state_kinds[i]->check)
 			err = state_kinds[i]->check(p);

@@ -42,6 +42,7 @@ struct state_process {
 				prepare */
 	struct warden_thread *threads; /* dump: its frozen threads, the main thread first */
 	size_t n_threads;
+	bool checked;  /* by state_check(): it is to be restarted; prepare() refuses, too */
 	char **status; /* of each thread: the text of /proc/PID/task/TID/status; by the walk */
 	struct state_gather *gather;  /* of state_dump(); by the walk */
 	void *notes[STATE_KINDS_MAX]; /* one per kind: owned and freed by the kind */

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "state/guards.h"
 #include "state/kinds.h"
+#include "state/vmas.h"
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 8
@@ -19,6 +21,7 @@ struct entry {
 	uint64_t start, end, offset, inode;
 	uint32_t major, minor;
 	char perms[5];
+	unsigned pkey;
 	const char *flags; /* in the text */
 	size_t flags_len;
 };
@@ -26,6 +29,7 @@ struct entry {
 struct note {
 	char *text; /* of smaps */
 	VEC(struct entry) entries;
+	struct guards guards;
 	struct file_id *ids; /* of the maps of the freeze, by index */
 	size_t *match;	     /* index of the entry of each of those maps */
 	size_t n;
@@ -39,6 +43,7 @@ static void free_note(void *arg)
 	free(note->ids);
 	free(note->match);
 	vec_free(&note->entries);
+	vec_free(&note->guards);
 	free(note);
 }
 
@@ -56,9 +61,12 @@ static int read_smaps(struct state_process *p, struct note *note)
 		size_t len = strcspn(line, "\n");
 
 		next = line[len] ? line + len + 1 : NULL;
+		line[len] = 0; /* sscanf() measures all of what it is given */
 		if (*line >= 'A' && *line <= 'Z') {
 			static const char key[] = "VmFlags: ";
 
+			if (e && *line == 'P' && sscanf(line, "ProtectionKey: %u", &e->pkey))
+				continue;
 			if (!e || strncmp(line, key, sizeof(key) - 1))
 				continue;
 			e->flags = line + sizeof(key) - 1;
@@ -109,17 +117,36 @@ static bool has_file(const struct vma *v)
 	return v->kind == VMA_FILE_PRIVATE || v->kind == VMA_FILE_SHARED;
 }
 
+static int check_all(const struct note *note)
+{
+	int err = 0;
+
+	vec_each (e, &note->entries) {
+		const struct vma_flags f = {e->start,
+					    (e->perms[0] == 'r' ? PROT_READ : 0) |
+						    (e->perms[1] == 'w' ? PROT_WRITE : 0) |
+						    (e->perms[2] == 'x' ? PROT_EXEC : 0),
+					    e->pkey, e->flags, e->flags_len};
+
+		if (!err)
+			err = vmas_check(&f);
+	}
+	return err;
+}
+
 static int prepare(struct state_process *p, void **slot)
 {
 	struct note *note = *slot = calloc(1, sizeof(*note));
 	struct file_id id;
+	int err;
 
 	if (!note)
 		return fail(-ENOMEM, "note mappings");
 	for (size_t i = 0; i < p->maps.n; i++)
 		if (has_file(&p->maps.data[i]))
 			buildids_of(p->job->ids, p->target, &p->maps.data[i], &id);
-	return read_smaps(p, note);
+	err = read_smaps(p, note);
+	return err || !p->checked ? err : check_all(note);
 }
 
 static int dump(struct state_process *p, void **slot)
@@ -142,7 +169,7 @@ static int dump(struct state_process *p, void **slot)
 	for (size_t i = 0; i < note->n; i++) /* known ones cost nothing */
 		if (has_file(&p->maps.data[i]))
 			buildids_of(p->job->ids, p->target, &p->maps.data[i], &note->ids[i]);
-	return 0;
+	return guards_read(p->target, &p->maps, &note->guards);
 }
 
 /* smaps' two-letter names, see show_smap_vma_flags() in fs/proc/task_mmu.c. */
@@ -187,6 +214,7 @@ static int fill(const struct vma *v, const struct entry *e, const struct file_id
 	out->dev_minor = v->dev_minor;
 	out->deleted = v->deleted;
 	out->shared = v->shared;
+	out->keeps_file = vma_keeps_file(v);
 	out->flags = v->shared ? MAP_SHARED : MAP_PRIVATE;
 	if (v->kind == VMA_ANON)
 		out->flags |= MAP_ANONYMOUS;
@@ -225,6 +253,8 @@ static int finish(struct state_process *p, void **slot)
 		image->vmas[image->n_vmas++] = v;
 		err = fill(&p->maps.data[i], &note->entries.data[note->match[i]], &note->ids[i],
 			   v);
+		if (!err)
+			err = guards_fill(&note->guards, v);
 		if (err)
 			return err;
 	}

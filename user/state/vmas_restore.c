@@ -13,12 +13,15 @@
 
 #include "base/page.h"
 #include "image/ctl.h"
+#include "state/guards.h"
 #include "state/kinds.h"
 #include "state/restore.h"
+#include "state/vmas.h"
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 8
 #endif
+#define MSEAL 462	   /* Linux 6.10, all architectures */
 #define SET_VMA 0x53564d41 /* PR_SET_VMA, Linux 5.17 */
 #define VMA_NAME_MAX 80
 
@@ -41,10 +44,7 @@ static void free_note(void *arg)
 
 static bool has_flag(const Icp__Vma *v, const char *flag)
 {
-	for (const char *at = v->vmflags; at[0] && at[1]; at += at[2] ? 3 : 2)
-		if (at[0] == flag[0] && at[1] == flag[1])
-			return true;
-	return false;
+	return vmas_has_flag(v->vmflags, strlen(v->vmflags), flag);
 }
 
 static enum vma_kind kind(const Icp__Vma *v)
@@ -79,16 +79,21 @@ bool restore_filled(const Icp__Vma *v)
 
 bool restore_zeros_count(const Icp__Vma *v)
 {
-	return kind(v) == VMA_FILE_PRIVATE || (kind(v) == VMA_FILE_SHARED && !is_object(v));
+	return (kind(v) == VMA_FILE_PRIVATE && !v->keeps_file) ||
+	       (kind(v) == VMA_FILE_SHARED && !is_object(v));
 }
 
 static const char *reason(const struct state_restore *r, const Icp__Vma *v)
 {
 	if (v->kind < 1 || v->kind > VMA_SPECIAL + 1)
 		return "of an unknown kind";
+	if (!guards_sound(v))
+		return "with guard pages that make no sense";
+	if (has_flag(v, "ss"))
+		return "a shadow stack";
 	if (v->flags & MAP_HUGETLB)
 		return "of huge pages (hugetlbfs)";
-	if (kind(v) == VMA_FILE_PRIVATE && v->deleted)
+	if (kind(v) == VMA_FILE_PRIVATE && v->deleted && !v->keeps_file)
 		return "of a deleted file";
 	if (kind(v) == VMA_SPECIAL && v->path[0])
 		return "of a device";
@@ -121,11 +126,13 @@ static int check(struct state_restore *r, void **slot)
 	return 0;
 }
 
-/* How far the object of @v is known to reach. */
+/* How large the object of @v is; when nobody could look, as far as it was mapped. */
 static uint64_t object_size(const struct restore_job *job, const Icp__Vma *v)
 {
 	uint64_t size = 0;
 
+	if (v->file_size)
+		return v->file_size;
 	for (size_t p = 0; p < job->manifest->n_processes; p++) {
 		const Icp__Process *image = job->manifest->processes[p];
 
@@ -155,6 +162,8 @@ static int open_maps(struct state_restore *r, void *arg)
 			if (*fd < 0)
 				*fd = objects_add(r->job, dev, v->inode, v->path,
 						  object_size(r->job, v));
+		} else if (v->keeps_file) { /* anonymous from now on */
+			continue;
 		} else if (kind(v) == VMA_FILE_PRIVATE) {
 			*fd = objects_file(r->job, v, false);
 		} else if (kind(v) == VMA_FILE_SHARED) {
@@ -203,6 +212,11 @@ static int map_one(struct state_restore *r, const Icp__Vma *v, struct mapping *m
 	uint64_t flags = (v->flags & keep) | MAP_FIXED, prot = v->prot;
 	int err;
 
+	if (shares_has(r->job, v)) {
+		m->loose = v->prot != (PROT_READ | PROT_WRITE);
+		err = shares_move(r->job, v, r->ctl, b);
+		return err ? err : advise(v, b, EARLY_ADVICE);
+	}
 	if (v->flags & MAP_DROPPABLE && kind(v) == VMA_ANON)
 		flags |= MAP_DROPPABLE;
 	else
@@ -303,6 +317,8 @@ static int protect(struct state_restore *r, void *arg, struct batch *b)
 					 BATCH_ARGS(v->start, len, v->prot));
 		if (!err)
 			err = advise(v, b, LATE_ADVICE);
+		if (!err) /* refused in what is locked */
+			err = guards_restore(v, b);
 		if (!err && v->flags & MAP_LOCKED)
 			err = batch_call(b, "lock in memory", SYS_mlock2,
 					 BATCH_ARGS(v->start, len,
@@ -313,8 +329,24 @@ static int protect(struct state_restore *r, void *arg, struct batch *b)
 	return err;
 }
 
+/* After everything else that changes mappings. */
+static int seal(struct state_restore *r, void *arg, struct batch *b)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < r->image->n_vmas && !err; i++) {
+		const Icp__Vma *v = r->image->vmas[i];
+
+		if (kind(v) != VMA_SPECIAL && has_flag(v, "sl"))
+			err = batch_call(b, "seal", MSEAL,
+					 BATCH_ARGS(v->start, v->end - v->start));
+	}
+	return err;
+}
+
 const struct restore_ops vmas_restore = {.check = check,
 					 .open = open_maps,
 					 .memory = memory,
 					 .protect = protect,
+					 .settle = seal,
 					 .free_note = free_note};
