@@ -144,7 +144,7 @@ $(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 # one of several files: what it needs besides its own
-REBORN := threads tree signals ids
+REBORN := util threads tree signals ids
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
 

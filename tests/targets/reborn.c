@@ -2,85 +2,7 @@
 /* reborn SCENE DIR [MEGABYTES] */
 #include "reborn.h"
 
-#include <stdarg.h>
 #include <sys/shm.h>
-
-static const char *dir;
-
-const char *in_dir(const char *name)
-{
-	static char paths[4][512];
-	static unsigned next;
-	char *path = paths[next++ % 4];
-
-	snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
-	return path;
-}
-
-void wrong(const char *fmt, ...)
-{
-	int fd = open(in_dir("wrong"), O_WRONLY | O_CREAT | O_APPEND, 0666);
-	va_list args;
-
-	va_start(args, fmt);
-	vdprintf(fd, fmt, args);
-	va_end(args);
-	dprintf(fd, "\n");
-	_exit(1);
-}
-
-void ready(void)
-{
-	int fd = open(in_dir("ready"), O_WRONLY | O_CREAT, 0666);
-
-	check(fd >= 0);
-	close(fd);
-}
-
-void nap_ms(long ms)
-{
-	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
-
-	check(!nanosleep(&t, NULL));
-}
-
-void wait_go(void)
-{
-	while (access(in_dir("go"), F_OK))
-		nap_ms(5);
-}
-
-char *slurp(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	char *text = malloc(1 << 18);
-	size_t len = 0;
-	ssize_t got;
-
-	check(fd >= 0 && text);
-	while ((got = read(fd, text + len, (1 << 18) - 1 - len)) > 0)
-		len += (size_t)got;
-	check(got == 0);
-	text[len] = 0;
-	close(fd);
-	return text;
-}
-
-void paint(void *page, uint64_t seed)
-{
-	uint64_t *words = page;
-
-	for (size_t i = 0; i < PAGE / 8; i++)
-		words[i] = (seed + 1) * 0x9e3779b97f4a7c15u + i * 0xc2b2ae3d27d4eb4fu;
-}
-
-bool painted(const void *page, uint64_t seed)
-{
-	char want[PAGE];
-
-	paint(want, seed);
-	return !memcmp(want, page, PAGE);
-}
 
 /* Only memory, for measuring; a little of it changes all the time. */
 static void scene_memory(size_t megabytes)
@@ -142,7 +64,7 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		return 2;
-	dir = argv[2];
+	set_dir(argv[2]);
 	if (!strcmp(argv[1], "memory"))
 		return scene_memory(argc > 3 ? strtoul(argv[3], NULL, 10) : 64), 0;
 	for (size_t i = 0; i < sizeof(scenes) / sizeof(*scenes); i++)

@@ -32,6 +32,7 @@ void wrong(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn))
 			wrong("%s:%d: %s (errno %d)", __FILE__, __LINE__, #what, errno);       \
 	} while (0)
 
+void set_dir(const char *name);
 /* DIR/name; the result is valid until the next four calls. */
 const char *in_dir(const char *name);
 /* The state is built. */
