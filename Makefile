@@ -148,6 +148,11 @@ REBORN := util threads tree signals ids
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
 reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
 
+$(B)/tests/targets/wire: tests/targets/reborn_util.c tests/targets/reborn.h
+wire_FLAGS := tests/targets/reborn_util.c
+$(B)/tests/targets/clocks: tests/targets/reborn_util.c tests/targets/reborn.h
+clocks_FLAGS := tests/targets/reborn_util.c
+
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)

@@ -13,16 +13,18 @@
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json;
+	bool detach, tcp_close, time_namespace, json;
 	enum ctl_lookup lookup;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_JSON };
+enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_TCP_CLOSE, OPT_TIME, OPT_LOOKUP, OPT_JSON };
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
 	{"version", required_argument, NULL, OPT_VERSION},
 	{"detach", no_argument, NULL, OPT_DETACH},
+	{"tcp-close", no_argument, NULL, OPT_TCP_CLOSE},
+	{"time-namespace", no_argument, NULL, OPT_TIME},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
 	{"json", no_argument, NULL, OPT_JSON},
 	{NULL, 0, NULL, 0},
@@ -40,6 +42,12 @@ static int take_option(struct options *o, int opt, char **argv)
 		return cli_usage(&verb_restart, "'%s' is not a version", optarg);
 	case OPT_DETACH:
 		o->detach = true;
+		return 0;
+	case OPT_TCP_CLOSE:
+		o->tcp_close = true;
+		return 0;
+	case OPT_TIME:
+		o->time_namespace = true;
 		return 0;
 	case OPT_LOOKUP:
 		o->lookup = !strcmp(optarg, "rbtree") ? CTL_RBTREE : CTL_DIRECT;
@@ -201,6 +209,8 @@ static int run(int argc, char **argv)
 	config = (struct restart_config){.dir = o.dir,
 					 .version = (uint32_t)o.version,
 					 .detach = o.detach,
+					 .tcp_close = o.tcp_close,
+					 .time_namespace = o.time_namespace,
 					 .lookup = o.lookup};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	block_signals(&set);
@@ -237,6 +247,9 @@ const struct verb verb_restart = {
 		"      --dir DIR        the repository\n"
 		"      --version N      the newest version by default\n"
 		"      --detach         leave the job to itself once it runs\n"
+		"      --tcp-close      TCP connections come back closed, as after a network "
+		"error\n"
+		"      --time-namespace monotonic and boot time go on from where they were\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"
 		"      --json           one JSON object once it runs, see docs/json.md\n"

@@ -120,6 +120,8 @@ static int make(struct restore *r)
 
 	if (!err)
 		err = ipc_restore_new(&r->job);
+	if (!err && r->config->time_namespace)
+		err = clocks_continue(&r->job);
 	if (err)
 		return err;
 	r->made = true;
@@ -211,7 +213,10 @@ int restart(const struct restart_config *config, struct restart_result *out)
 {
 	static int (*const phases[PHASES])(struct restore * r) = {check, make, memory, state,
 								  release};
-	struct restore r = {.config = config, .result = out, .job.detach = config->detach};
+	struct restore r = {.config = config,
+			    .result = out,
+			    .job.detach = config->detach,
+			    .job.tcp_close = config->tcp_close};
 	int err = 0;
 
 	*out = (struct restart_result){0};

@@ -24,6 +24,8 @@ struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
 	bool detach;
+	bool tcp_close;	     /* TCP connections come back closed */
+	bool time_namespace; /* monotonic and boot time go on from where they were */
 	enum ctl_lookup lookup;
 };
 

@@ -18,6 +18,9 @@ static const struct fd_kind *const kinds[FILE_KINDS] = {
 	[FILE_TERMINAL] = &fd_terminal,
 	[FILE_MEMFD] = &fd_memfd,
 	[FILE_PATH] = &fd_path,
+	[FILE_TCP] = &fd_tcp,
+	[FILE_UDP] = &fd_udp,
+	[FILE_NETLINK] = &fd_netlink,
 };
 
 /* Those that a restart can't bring back. */

@@ -62,6 +62,7 @@ extern const struct fd_kind fd_regular, fd_directory, fd_memory_device, fd_path;
 extern const struct fd_kind fd_pipe, fd_fifo;
 extern const struct fd_kind fd_terminal;
 extern const struct fd_kind fd_memfd;
+extern const struct fd_kind fd_tcp, fd_udp, fd_netlink;
 
 /* ---- dump ---- */
 

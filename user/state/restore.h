@@ -35,6 +35,7 @@ struct restore_job {
 	struct restore_segments *segments;
 	int first_fd; /* ours that the processes inherit are above: no process has one there */
 	bool detach;
+	bool tcp_close; /* connections come back closed */
 };
 
 int restore_job_init(struct restore_job *job, const Icp__Manifest *m) _must_use_;
@@ -101,6 +102,9 @@ int files_restore_check(struct restore_job *job) _must_use_;
 int files_restore_open(struct restore_job *job) _must_use_;
 int files_restore_link(struct restore_job *job) _must_use_; /* all stubs are there */
 int files_restore_late(struct restore_job *job) _must_use_; /* the last before all run */
+
+/* ---- clocks: those of all processes that are made from here on ---- */
+int clocks_continue(const struct restore_job *job) _must_use_;
 
 /* ---- System V segments: job-wide ---- */
 /* Make those of the manifest; refused when a key is taken. */
