@@ -157,6 +157,11 @@ remade_FLAGS := $(REMADE)
 $(B)/tests/targets/openfiles: tests/targets/reborn_util.c tests/targets/reborn.h
 openfiles_FLAGS := tests/targets/reborn_util.c
 
+$(B)/tests/targets/wire: tests/targets/reborn_util.c tests/targets/reborn.h
+wire_FLAGS := tests/targets/reborn_util.c
+$(B)/tests/targets/clocks: tests/targets/reborn_util.c tests/targets/reborn.h
+clocks_FLAGS := tests/targets/reborn_util.c
+
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)

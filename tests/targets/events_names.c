@@ -314,10 +314,13 @@ static int ended(void)
 
 static int other_namespace(void)
 {
-	int fd = -1;
+	int fd = -1, ours = open("/proc/self/ns/uts", O_RDONLY);
 
-	if (!unshare(CLONE_NEWUTS))
+	if (!unshare(CLONE_NEWUTS)) {
 		fd = open("/proc/self/ns/uts", O_RDONLY);
+		check(!setns(ours, CLONE_NEWUTS));
+	}
+	close(ours);
 	return fd;
 }
 

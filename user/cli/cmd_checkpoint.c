@@ -228,6 +228,10 @@ static int print_result(const struct options *o, const struct dump_result *r)
 	if (r->incremental)
 		printf(", changes found by %s", r->found_by);
 	putchar('\n');
+	if (r->held[0])
+		printf("packets of its connections are held back until a restart; "
+		       "nft delete table inet %s lets go of them\n",
+		       r->held);
 	return fflush(stdout) ? fail(-EIO, "write the result") : 0;
 }
 

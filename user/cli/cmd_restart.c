@@ -15,7 +15,7 @@
 struct options {
 	const char *dir;
 	long version; /* 0: the newest */
-	bool detach, json, keep, apart, rewind;
+	bool detach, json, keep, apart, rewind, tcp_close, time_namespace;
 	enum ctl_lookup lookup;
 };
 
@@ -27,6 +27,8 @@ enum {
 	OPT_KEEP,
 	OPT_APART,
 	OPT_FILES,
+	OPT_TCP_CLOSE,
+	OPT_TIME,
 	OPT_JSON,
 };
 
@@ -34,6 +36,8 @@ static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
 	{"version", required_argument, NULL, OPT_VERSION},
 	{"detach", no_argument, NULL, OPT_DETACH},
+	{"tcp-close", no_argument, NULL, OPT_TCP_CLOSE},
+	{"time-namespace", no_argument, NULL, OPT_TIME},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
 	{"keep-tracking", no_argument, NULL, OPT_KEEP},
 	{"new-pid-namespace", no_argument, NULL, OPT_APART},
@@ -54,6 +58,12 @@ static int take_option(struct options *o, int opt, char **argv)
 		return cli_usage(&verb_restart, "'%s' is not a version", optarg);
 	case OPT_DETACH:
 		o->detach = true;
+		return 0;
+	case OPT_TCP_CLOSE:
+		o->tcp_close = true;
+		return 0;
+	case OPT_TIME:
+		o->time_namespace = true;
 		return 0;
 	case OPT_LOOKUP:
 		o->lookup = !strcmp(optarg, "rbtree") ? CTL_RBTREE : CTL_DIRECT;
@@ -194,6 +204,8 @@ static int run(int argc, char **argv)
 					 .detach = o.detach,
 					 .new_pid_namespace = o.apart,
 					 .rewind = o.rewind,
+					 .tcp_close = o.tcp_close,
+					 .time_namespace = o.time_namespace,
 					 .lookup = o.lookup};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	foreground_signals(&set);
@@ -235,6 +247,9 @@ const struct verb verb_restart = {
 		"      --dir DIR        the repository\n"
 		"      --version N      the newest version by default\n"
 		"      --detach         leave the job to itself once it runs\n"
+		"      --tcp-close      TCP connections come back closed, as after a network "
+		"error\n"
+		"      --time-namespace monotonic and boot time go on from where they were\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"
 		"      --new-pid-namespace\n"

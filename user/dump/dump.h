@@ -83,6 +83,7 @@ struct dump_result {
 	uint64_t zero_pages;
 	uint64_t bytes_written;
 	unsigned precopy_rounds;
+	char held[32]; /* the table of nft that holds back packets of its connections; "" */
 	uint64_t stale_pages; /* stored, and stored again in a later round */
 	uint64_t pause_ns, total_ns;
 	struct { /* where the pause went */

@@ -3,6 +3,7 @@
 #include "dump/internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -143,6 +144,8 @@ int dump_commit(struct dump *d, struct dump_result *out)
 		}
 	}
 	d->result.total_ns = now_ns() - d->start_ns;
+	if (d->config.kill && state_held(d->state))
+		snprintf(d->result.held, sizeof(d->result.held), "%s", state_held(d->state));
 	*out = d->result;
 	return durable ? 0
 		       : fail(-EIO,
@@ -159,5 +162,7 @@ int dump_end_job(struct dump *d, enum dump_release_how how)
 	d->frozen = false;
 	err = how == DUMP_KILL ? warden_kill(d->config.warden)
 			       : warden_leave_stopped(d->config.warden);
+	if (!err && how == DUMP_KILL)
+		state_job_killed(d->state);
 	return err ? wrap(err, how == DUMP_KILL ? "end the job" : "leave the job stopped") : 0;
 }

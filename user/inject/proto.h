@@ -20,6 +20,8 @@ enum warden_op {
 	WARDEN_KILL,
 	WARDEN_LEAVE_STOPPED,
 	WARDEN_REMOVE, /* data: a path */
+	WARDEN_REPAIR, /* id: process, request: descriptor */
+	WARDEN_HOLD,   /* data: a table of nft */
 };
 
 #define WARDEN_DATA_MAX (16u << 20)

@@ -14,6 +14,7 @@
 
 #include "base/io.h"
 #include "inject/proto.h"
+#include "inject/repair.h"
 
 struct warden {
 	int sock;
@@ -376,4 +377,33 @@ int warden_leave_stopped(struct warden *w)
 
 	w->frozen = false;
 	return ask(w, &q, NULL, &r, NULL, NULL);
+}
+
+int warden_repair(struct warden *w, pid_t pid, int fd, struct repair_state *out, void *data,
+		  size_t room)
+{
+	struct warden_request q = {.op = WARDEN_REPAIR,
+				   .id = pid,
+				   .request = (uint64_t)fd,
+				   .room = (uint32_t)(sizeof(*out) + room)};
+	_cleanup_free_ char *got = NULL;
+	struct warden_reply r;
+	int err = room > WARDEN_DATA_MAX - sizeof(*out)
+			  ? refuse(-E2BIG, "there are %zu bytes to send", room)
+			  : ask(w, &q, NULL, &r, (void **)&got, NULL);
+
+	if (err)
+		return err;
+	memcpy(out, got, sizeof(*out));
+	memcpy(data, got + sizeof(*out), room);
+	return 0;
+}
+
+int warden_hold(struct warden *w, const char *table)
+{
+	struct warden_request q = {.op = WARDEN_HOLD,
+				   .len = table ? (uint32_t)strlen(table) : 0};
+	struct warden_reply r;
+
+	return ask(w, &q, table, &r, NULL, NULL);
 }

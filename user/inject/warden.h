@@ -25,6 +25,7 @@
 
 #include "base/err.h"
 
+struct repair_state;
 struct warden;
 
 /* Start a warden. Call it before starting threads. */
@@ -143,5 +144,15 @@ int warden_leave_stopped(struct warden *w) _must_use_;
 
 /* Remove the file @path (a socket) when the warden ends, in whatever way icp-bpf went. Replaces what was said before. */
 int warden_remove_later(struct warden *w, const char *path) _must_use_;
+
+/*
+ * Frozen only: repair_read() (repair.h) of the connection that @pid has as descriptor @fd. @out
+ * and the @room bytes of @data are filled.
+ */
+int warden_repair(struct warden *w, pid_t pid, int fd, struct repair_state *out, void *data,
+		  size_t room) _must_use_;
+
+/* Delete this table of nft (family inet) when the warden ends; NULL: no longer. */
+int warden_hold(struct warden *w, const char *table) _must_use_;
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "inject/freeze.h"
 #include "inject/proto.h"
+#include "inject/repair.h"
 #include "inject/syscall.h"
 #include "inject/warden.h"
 
@@ -48,6 +49,7 @@ struct server {
 	uint64_t insn;
 	VEC(char) data; /* of the reply */
 	char *remove;	/* file to remove at the end */
+	char *table;	/* and what holds back packets */
 };
 
 static int room(struct server *s, size_t len)
@@ -419,6 +421,39 @@ static int serve_remove(struct server *s, const struct warden_request *q, const 
 	return s->remove ? 0 : fail(-ENOMEM, "path");
 }
 
+static int serve_repair(struct server *s, const struct warden_request *q,
+			struct warden_reply *r)
+{
+	_cleanup_fd_ int pidfd = -1, sock = -1;
+	struct repair_state *out;
+	int err = check_frozen(s);
+
+	if (!err && (!proc_alive(&s->freeze, q->id) || q->room < sizeof(*out)))
+		err = refuse(-ESRCH, "process %d is not one of the frozen job", q->id);
+	if (!err)
+		err = room(s, q->room);
+	if (err)
+		return err;
+	pidfd = (int)syscall(SYS_pidfd_open, q->id, 0);
+	if (pidfd >= 0)
+		sock = (int)syscall(SYS_pidfd_getfd, pidfd, (int)q->request, 0);
+	if (sock < 0)
+		return fail(-errno, "take descriptor %d of process %d", (int)q->request, q->id);
+	out = (struct repair_state *)(void *)s->data.data;
+	err = repair_read(sock, out, out + 1, q->room - sizeof(*out));
+	r->len = q->room;
+	return err ? fail(err, "read the connection of descriptor %d of process %d",
+			  (int)q->request, q->id)
+		   : 0;
+}
+
+static int serve_hold(struct server *s, const struct warden_request *q, const char *table)
+{
+	free(s->table);
+	s->table = q->len ? strndup(table, q->len) : NULL;
+	return s->table || !q->len ? 0 : fail(-ENOMEM, "table");
+}
+
 static int dispatch(struct server *s, const struct warden_request *q, const void *in,
 		    struct warden_reply *r, int *fd)
 {
@@ -443,6 +478,10 @@ static int dispatch(struct server *s, const struct warden_request *q, const void
 		return serve_leave_stopped(s);
 	case WARDEN_REMOVE:
 		return serve_remove(s, q, in);
+	case WARDEN_REPAIR:
+		return serve_repair(s, q, r);
+	case WARDEN_HOLD:
+		return serve_hold(s, q, in);
 	}
 	return refuse(-EINVAL, "unknown request %u", q->op);
 }
@@ -522,4 +561,7 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 	if (s.remove)
 		unlink(s.remove);
 	free(s.remove);
+	if (s.table) /* the last thing that it does: become nft */
+		execlp("nft", "nft", "delete", "table", "inet", s.table, NULL);
+	free(s.table);
 }

@@ -326,7 +326,8 @@ int restart(const struct restart_config *config, struct restart_result *out)
 			    .result = out,
 			    .builder = &builder,
 			    .job.detach = config->detach,
-			    .job.rewind = config->rewind};
+			    .job.rewind = config->rewind,
+			    .job.tcp_close = config->tcp_close};
 	struct site s = {.news = -1, .go = -1, .status = -1};
 	int err;
 

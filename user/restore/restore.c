@@ -171,6 +171,8 @@ static int make(struct restore *r)
 		err = ipc_restore_new(&r->job);
 	if (!err)
 		err = read_shares(r);
+	if (!err && r->config->time_namespace)
+		err = clocks_continue(&r->job);
 	if (err)
 		return err;
 	r->made = true;

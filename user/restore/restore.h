@@ -27,6 +27,8 @@ struct restart_config {
 	bool detach;
 	bool new_pid_namespace;
 	bool rewind; /* cut files back to their length at the checkpoint */
+	bool tcp_close;	     /* TCP connections come back closed */
+	bool time_namespace; /* monotonic and boot time go on from where they were */
 	enum ctl_lookup lookup;
 };
 

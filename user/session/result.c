@@ -9,7 +9,7 @@ json_t *result_to_json(const struct dump_result *r)
 {
 	return json_pack(
 		"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:f, s:f, s:s, s:s, "
-		"s:{s:f, s:f, s:f, s:f}}",
+		"s:{s:f, s:f, s:f, s:f}, s:s}",
 		"version", (int)r->version, "parent", (int)r->parent, "type",
 		r->incremental ? "incremental" : "full", "processes", (json_int_t)r->processes,
 		"threads", (json_int_t)r->threads, "pages", (json_int_t)r->pages, "zero_pages",
@@ -20,7 +20,7 @@ json_t *result_to_json(const struct dump_result *r)
 		r->tracker ? r->tracker : "", "found_by", r->found_by ? r->found_by : "",
 		"pause", "freeze_seconds", (double)r->phase.freeze_ns / 1e9, "dirty_seconds",
 		(double)r->phase.dirty_ns / 1e9, "copy_seconds", (double)r->phase.copy_ns / 1e9,
-		"state_seconds", (double)r->phase.state_ns / 1e9);
+		"state_seconds", (double)r->phase.state_ns / 1e9, "held_back", r->held);
 }
 
 static const char *known_word(const char *word)
@@ -39,18 +39,18 @@ int result_from_json(const json_t *from, struct dump_result *r)
 	int version, parent, rounds;
 	json_int_t processes, threads, pages, zero, bytes, stale;
 	double pause, total, freeze, dirty, copy, state;
-	const char *type, *tracker, *found_by;
+	const char *type, *tracker, *found_by, *held;
 
 	if (json_unpack((json_t *)from,
 			"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:F, s:F, s:s, "
-			"s:s, s:{s:F, s:F, s:F, s:F}}",
+			"s:s, s:{s:F, s:F, s:F, s:F}, s:s}",
 			"version", &version, "parent", &parent, "type", &type, "processes",
 			&processes, "threads", &threads, "pages", &pages, "zero_pages", &zero,
 			"bytes_written", &bytes, "precopy_rounds", &rounds, "stale_pages",
 			&stale, "pause_seconds", &pause, "total_seconds", &total, "tracker",
 			&tracker, "found_by", &found_by, "pause", "freeze_seconds", &freeze,
-			"dirty_seconds", &dirty, "copy_seconds", &copy, "state_seconds",
-			&state))
+			"dirty_seconds", &dirty, "copy_seconds", &copy, "state_seconds", &state,
+			"held_back", &held))
 		return fail(-EPROTO, "the session's answer");
 	*r = (struct dump_result){
 		.version = (uint32_t)version,
@@ -70,5 +70,6 @@ int result_from_json(const json_t *from, struct dump_result *r)
 		.phase = {(uint64_t)(freeze * 1e9), (uint64_t)(dirty * 1e9),
 			  (uint64_t)(copy * 1e9), (uint64_t)(state * 1e9)},
 	};
+	snprintf(r->held, sizeof(r->held), "%s", held);
 	return 0;
 }

@@ -26,6 +26,9 @@ static const struct fd_kind *const kinds[FILE_KINDS] = {
 	[FILE_PIDFD] = &fd_pidfd,
 	[FILE_PROC] = &fd_proc,
 	[FILE_NAMESPACE] = &fd_namespace,
+	[FILE_TCP] = &fd_tcp,
+	[FILE_UDP] = &fd_udp,
+	[FILE_NETLINK] = &fd_netlink,
 };
 
 /* Those that a restart can't bring back. */

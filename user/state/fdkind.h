@@ -84,6 +84,7 @@ static inline bool fd_restorable(uint32_t kind)
 {
 	return fd_kind(kind)->open || fd_kind(kind)->open_in_stub;
 }
+extern const struct fd_kind fd_tcp, fd_udp, fd_netlink;
 
 /* ---- dump ---- */
 

@@ -16,10 +16,12 @@ extern const struct restore_ops vmas_restore, ids_restore;
 
 struct file_jobs;
 struct buildids;
+struct held; /* inet_hold.c */
 
 struct state_job {
 	struct file_jobs *files;
 	struct buildids *ids;
+	struct held *held;
 	struct state_job_how how;
 	struct state_contents contents;
 };

@@ -41,6 +41,7 @@ struct restore_job {
 	bool detach;
 	bool rewind;   /* cut files that were open for writing back to what they were */
 	int *first_of; /* contents.c: by index in manifest->contents */
+	bool tcp_close; /* connections come back closed */
 };
 
 int restore_job_init(struct restore_job *job, const Icp__Manifest *m) _must_use_;
@@ -154,6 +155,8 @@ int files_restore_late(struct restore_job *job) _must_use_; /* the last before a
 
 /* The last thing of all that can fail: see job->rewind. */
 int files_restore_rewind(struct restore_job *job) _must_use_;
+/* ---- clocks: those of all processes that are made from here on ---- */
+int clocks_continue(const struct restore_job *job) _must_use_;
 
 /* ---- System V segments: job-wide ---- */
 /* Make those of the manifest; refused when a key is taken. */

@@ -11,6 +11,7 @@
 #include "base/page.h"
 #include "state/contents.h"
 #include "state/fdkind.h"
+#include "state/inet.h"
 #include "state/kinds.h"
 
 const struct state_ops *const state_kinds[] = {
@@ -39,10 +40,21 @@ void state_job_set(struct state_job *job, const struct state_job_how *how)
 	job->how = *how;
 }
 
+void state_job_killed(struct state_job *job)
+{
+	inet_hold_stays(job);
+}
+
+const char *state_held(const struct state_job *job)
+{
+	return inet_held(job);
+}
+
 void state_job_free(struct state_job *job)
 {
 	if (!job)
 		return;
+	inet_hold_end(job);
 	file_jobs_free(job->files);
 	buildids_free(job->ids);
 	contents_fini(&job->contents);

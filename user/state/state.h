@@ -71,6 +71,10 @@ struct state_job_how {
 
 int state_job_new(struct state_job **out) _must_use_;
 void state_job_set(struct state_job *job, const struct state_job_how *how);
+/* The job was killed: packets of its connections are held back until a restart. The table of
+ * nft that does it, or NULL. */
+void state_job_killed(struct state_job *job);
+const char *state_held(const struct state_job *job);
 void state_job_free(struct state_job *job);
 
 static inline void cleanup_state_job(struct state_job **job)

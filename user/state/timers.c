@@ -22,8 +22,12 @@ struct timer {
 	int gettime, overrun; /* handles */
 };
 
+/* A process may have a time namespace of its own: it is asked. */
+static const clockid_t clocks[2] = {CLOCK_MONOTONIC, CLOCK_BOOTTIME};
+
 struct note {
 	int itimers[3];
+	int clocks[2];
 	VEC(struct timer) timers;
 };
 
@@ -101,6 +105,14 @@ static int plan(struct state_process *p, void **slot)
 		if (note->itimers[which] < 0)
 			return note->itimers[which];
 	}
+	for (size_t i = 0; i < 2; i++) {
+		const uint64_t args[6] = {(uint64_t)clocks[i]};
+
+		note->clocks[i] =
+			gather_call(p, 0, SYS_clock_gettime, args, 1, sizeof(struct timespec));
+		if (note->clocks[i] < 0)
+			return note->clocks[i];
+	}
 	if (note->timers.n)
 		qsort(note->timers.data, note->timers.n, sizeof(*note->timers.data), compare);
 	vec_each (t, &note->timers) {
@@ -162,6 +174,16 @@ static int fill_timer(struct state_process *p, const struct timer *t, Icp__Posix
 	return 0;
 }
 
+static uint64_t clock_ns(struct state_process *p, int handle)
+{
+	struct timespec ts;
+
+	if (gather_ret(p, 0, handle))
+		return 0;
+	memcpy(&ts, gather_out(p, 0, handle), sizeof(ts));
+	return timespec_ns(ts);
+}
+
 static int finish(struct state_process *p, void **slot)
 {
 	struct note *note = *slot;
@@ -172,6 +194,8 @@ static int finish(struct state_process *p, void **slot)
 	int err = timers && list ? 0 : fail(-ENOMEM, "note timers");
 
 	msg.itimers = itimer_list;
+	msg.monotonic_ns = clock_ns(p, note->clocks[0]);
+	msg.boottime_ns = clock_ns(p, note->clocks[1]);
 	for (unsigned i = 0; i < 3 && !err; i++) {
 		err = fill_itimer(p, note, i, &itimers[i]);
 		if (!err && itimers[i].value_ns + itimers[i].interval_ns)

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * TCP sockets. A connection is read while its owners are frozen and the network is not: what
+ * arrives is still acknowledged. So
+ *
+ *  - of a connection whose job goes on, numbers and data are of one moment, which is all that is
+ *    wanted: the version is of use as long as the peer hasn't gone on (or is in the job),
+ *  - of one whose job is killed to be moved, its packets are held back before it is read,
+ *  - both ends in the job: neither may have forgotten what the other one hasn't got. Whoever was
+ *    read first is read again until that holds; frozen, they come to rest by themselves.
+ *
+ * Connections that wait to be accepted are lost.
+ */
+#include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "inject/repair.h"
+#include "state/tcp.h"
+
+#define SEND_MAX (8u << 20)	/* what a connection may have in its queues */
+#define RECEIVE_MAX (48u << 20) /* all of it goes into the manifest */
+#define TRIES 100
+
+#ifndef TCP_ULP
+#define TCP_ULP 31
+#endif
+
+struct end {
+	pid_t pid;
+	int fd;
+	Icp__InetSocket *s;
+};
+
+struct ends {
+	VEC(struct end) list;
+};
+
+static void free_ends(void *slot)
+{
+	struct ends *ends = slot;
+
+	vec_free(&ends->list);
+	free(ends);
+}
+
+int tcp_may_repair(void)
+{
+	_cleanup_fd_ int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int on = 1;
+
+	if (fd < 0)
+		return -errno;
+	return setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) ? -EPERM : 0;
+}
+
+static uint32_t state_of(int fd)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ? 0 : info.tcpi_state;
+}
+
+static int check(struct state_process *p, const struct fd_info *f)
+{
+	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
+	char ulp[16] = "";
+	socklen_t len = sizeof(ulp);
+	int err;
+
+	if (fd < 0)
+		return fd;
+	err = inet_check_network(p, f);
+	if (err)
+		return err;
+	if (!getsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, &len) && len && ulp[0])
+		return refuse(-EOPNOTSUPP, "a TCP socket whose data the kernel changes");
+	if (!p->job->how.tcp_close && tcp_is_connected(state_of(fd)) && tcp_may_repair())
+		return refuse(-EOPNOTSUPP, "a TCP connection, and CAP_NET_ADMIN is missing");
+	if (p->job->how.kill && !p->job->how.tcp_close && tcp_is_connected(state_of(fd)) &&
+	    !inet_can_hold())
+		return refuse(-EOPNOTSUPP,
+			      "a TCP connection, and nft (package nftables) is missing, which "
+			      "holds its packets back");
+	return 0;
+}
+
+/* ---- one connection ---- */
+
+static int read_data(int fd, uint32_t len, ProtobufCBinaryData *out)
+{
+	ssize_t got;
+
+	if (len > RECEIVE_MAX)
+		return refuse(-E2BIG,
+			      "%u bytes wait to be read from a connection, which is too much: "
+			      "--tcp-close saves it closed",
+			      len);
+	free(out->data);
+	out->len = 0;
+	out->data = malloc(len + 1u);
+	if (!out->data)
+		return fail(-ENOMEM, "note a connection");
+	out->len = len;
+	got = len ? recv(fd, out->data, len, MSG_PEEK | MSG_DONTWAIT) : 0;
+	return got == (ssize_t)len ? 0 : fail(got < 0 ? -errno : -EIO, "read a connection");
+}
+
+static void note_state(const struct repair_state *r, Icp__TcpStream *t)
+{
+	t->rcv_nxt = r->rcv_nxt;
+	t->write_seq = r->write_seq;
+	t->unsent = r->unsent;
+	t->mss = r->mss;
+	t->snd_wl1 = r->window.snd_wl1;
+	t->snd_wnd = r->window.snd_wnd;
+	t->max_window = r->window.max_window;
+	t->rcv_wnd = r->window.rcv_wnd;
+	t->rcv_wup = r->window.rcv_wup;
+}
+
+static int note_options(int fd, Icp__TcpStream *t)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info), clock_len = sizeof(t->timestamp);
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+	    getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, &t->timestamp, &clock_len))
+		return fail(-errno, "look at a connection");
+	t->options = info.tcpi_options;
+	t->snd_wscale = info.tcpi_snd_wscale;
+	t->rcv_wscale = info.tcpi_rcv_wscale;
+	return 0;
+}
+
+/* The warden does what must not be left half done. When it dies over it, so might the repair
+ * mode stay on. */
+static int read_repair(struct state_process *p, pid_t pid, int number, int fd,
+		       struct repair_state *r, ProtobufCBinaryData *to_send)
+{
+	int bytes = 0, reuse = 0, err;
+	socklen_t len = sizeof(reuse);
+
+	if (ioctl(fd, SIOCOUTQ, &bytes) ||
+	    getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len))
+		return fail(-errno, "look at a connection");
+	if ((uint32_t)bytes > SEND_MAX)
+		return refuse(-E2BIG,
+			      "%d bytes wait to be sent by a connection, which is too much: "
+			      "--tcp-close saves it closed",
+			      bytes);
+	free(to_send->data);
+	to_send->len = 0;
+	to_send->data = malloc((size_t)bytes + 1);
+	if (!to_send->data)
+		return fail(-ENOMEM, "note a connection");
+	err = warden_repair(p->warden, pid, number, r, to_send->data, (size_t)bytes);
+	if (err)
+		repair_end(fd, reuse);
+	else
+		to_send->len = r->to_send;
+	return err;
+}
+
+static int read_stream(struct state_process *p, struct end *e)
+{
+	_cleanup_fd_ int pidfd = (int)syscall(SYS_pidfd_open, e->pid, 0), fd = -1;
+	Icp__TcpStream *t = e->s->stream;
+	struct repair_state r;
+	int err;
+
+	if (pidfd >= 0)
+		fd = (int)syscall(SYS_pidfd_getfd, pidfd, e->fd, 0);
+	if (fd < 0)
+		return fail(-errno, "look into descriptor %d", e->fd);
+	err = read_repair(p, e->pid, e->fd, fd, &r, &t->to_send);
+	if (err)
+		return err;
+	/* the end of the other side may have come meanwhile */
+	e->s->state = state_of(fd);
+	if (!tcp_is_connected(e->s->state)) { /* reset in this moment */
+		icp__tcp_stream__free_unpacked(t, NULL);
+		e->s->stream = NULL;
+		return 0;
+	}
+	note_state(&r, t);
+	err = read_data(fd, r.to_read, &t->received);
+	return err ? err : note_options(fd, t);
+}
+
+/* ---- both ends in the job ---- */
+
+static bool is_same(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
+{
+	return a->len && a->len == b->len && !memcmp(a->data, b->data, a->len);
+}
+
+static struct end *find_peer(struct ends *ends, const struct end *of)
+{
+	vec_each (e, &ends->list)
+		if (e != of && e->s->stream && is_same(&e->s->name, &of->s->peer) &&
+		    is_same(&e->s->peer, &of->s->name))
+			return e;
+	return NULL;
+}
+
+static uint32_t unacknowledged(const struct end *e)
+{
+	const Icp__TcpStream *t = e->s->stream;
+
+	return t->write_seq - (uint32_t)t->to_send.len -
+	       (e->s->state == TCP_FIN_WAIT1 || e->s->state == TCP_CLOSING ||
+		e->s->state == TCP_LAST_ACK);
+}
+
+/* @from has forgotten nothing that @to hasn't got. */
+static bool is_covered(const struct end *from, const struct end *to)
+{
+	return (int32_t)(to->s->stream->rcv_nxt - unacknowledged(from)) >= 0;
+}
+
+/* What the other end has was sent, maybe after we looked. */
+static void note_arrived(struct end *from, const struct end *to)
+{
+	Icp__TcpStream *t = from->s->stream;
+	uint32_t arrived = to->s->stream->rcv_nxt;
+
+	if ((int32_t)(arrived - (t->write_seq - t->unsent)) > 0)
+		t->unsent = t->write_seq - arrived;
+}
+
+static int settle_pair(struct state_process *p, struct end *a, struct end *b)
+{
+	for (int i = 0; i < TRIES && a->s->stream && b->s->stream; i++) {
+		int err = 0;
+
+		if (!is_covered(b, a))
+			err = read_stream(p, a);
+		else if (!is_covered(a, b))
+			err = read_stream(p, b);
+		else
+			break;
+		if (err)
+			return err;
+	}
+	if (!a->s->stream || !b->s->stream)
+		return 0;
+	if (!is_covered(a, b) || !is_covered(b, a))
+		return refuse(-EAGAIN, "a connection within the job doesn't come to rest");
+	note_arrived(a, b);
+	note_arrived(b, a);
+	return 0;
+}
+
+static int dump_stream(struct state_process *p, struct file_jobs *jobs,
+		       const struct description *d, int fd, Icp__InetSocket *s)
+{
+	void **slot = file_jobs_slot(jobs, FILE_TCP);
+	struct end end = {p->target->pid, d->info.fd, s}, *e, *peer;
+	const char *table;
+	struct ends *ends;
+	int err = 0;
+
+	if (p->job->how.kill) {
+		table = inet_hold(p, &err);
+		if (!err)
+			err = inet_hold_keep(p, fd);
+		if (err)
+			return err;
+		s->held = strdup(table);
+	}
+	s->stream = malloc(sizeof(*s->stream));
+	if (!*slot)
+		*slot = calloc(1, sizeof(*ends));
+	ends = *slot;
+	if (!s->stream || !ends || (p->job->how.kill && !s->held))
+		return fail(-ENOMEM, "note a connection");
+	icp__tcp_stream__init(s->stream);
+	err = read_stream(p, &end);
+	if (err || !s->stream)
+		return err;
+	peer = find_peer(ends, &end);
+	err = peer ? settle_pair(p, peer, &end) : 0;
+	e = vec_push(&ends->list);
+	if (!e)
+		return fail(-ENOMEM, "note a connection");
+	*e = end;
+	return err;
+}
+
+/* ---- any TCP socket ---- */
+
+static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
+{
+	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
+	struct pollfd look = {.fd = fd, .events = POLLRDHUP};
+	Icp__InetSocket *s = NULL;
+	int err = fd < 0 ? fd : inet_dump(fd, &s), unread = 0;
+
+	d->note = s;
+	if (err)
+		return err;
+	if (poll(&look, 1, 0) < 0)
+		return fail(-errno, "look at a socket");
+	/* a socket that was never connected isn't shut */
+	s->read_shut = look.revents & POLLRDHUP;
+	s->error = look.revents & POLLERR;
+	if (p->job->how.no_restart || (!tcp_is_connected(s->state) && !s->read_shut))
+		return 0;
+	if (tcp_is_connected(s->state) && !p->job->how.tcp_close)
+		return dump_stream(p, jobs, d, fd, s);
+	if (ioctl(fd, SIOCINQ, &unread))
+		return fail(-errno, "look at a socket");
+	return read_data(fd, (uint32_t)unread, &s->unread);
+}
+
+const struct fd_kind fd_tcp = {
+	.kind = FILE_TCP,
+	.text = "a TCP socket",
+	.check = check,
+	.dump = dump,
+	.finish = inet_finish,
+	.free_note = inet_free,
+	.free_slot = free_ends,
+	.verify = tcp_verify,
+	.open = tcp_open,
+	.late = tcp_late,
+};
