@@ -151,6 +151,10 @@ reborn_FLAGS := $(REBORN:%=tests/targets/reborn_%.c)
 $(B)/tests/targets/openfiles: tests/targets/reborn_util.c tests/targets/reborn.h
 openfiles_FLAGS := tests/targets/reborn_util.c
 
+$(B)/tests/targets/unixes $(B)/tests/targets/ptys: tests/targets/reborn_util.c tests/targets/reborn.h
+unixes_FLAGS := tests/targets/reborn_util.c
+ptys_FLAGS := tests/targets/reborn_util.c
+
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)

@@ -18,6 +18,7 @@ static const struct fd_kind *const kinds[FILE_KINDS] = {
 	[FILE_TERMINAL] = &fd_terminal,
 	[FILE_MEMFD] = &fd_memfd,
 	[FILE_PATH] = &fd_path,
+	[FILE_UNIX] = &fd_unix,
 };
 
 /* Those that a restart can't bring back. */
@@ -41,7 +42,6 @@ static const struct fd_kind others[FILE_KINDS] = {
 	[FILE_TCP] = {.text = "a TCP socket"},
 	[FILE_UDP] = {.text = "a UDP socket"},
 	[FILE_NETLINK] = {.text = "a netlink socket"},
-	[FILE_UNIX] = {.text = "a Unix socket"},
 };
 
 const struct fd_kind *fd_kind(uint32_t kind)

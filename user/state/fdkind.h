@@ -32,8 +32,9 @@ struct description {
 	uint32_t id; /* OpenFile.id */
 	pid_t pid;
 	struct fd_info info;
-	void *note;    /* of its kind */
-	uint32_t next; /* index + 1 of the next one in its bucket */
+	bool in_flight; /* on its way through a Unix socket */
+	void *note;	/* of its kind */
+	uint32_t next;	/* index + 1 of the next one in its bucket */
 };
 
 struct fd_kind {
@@ -62,6 +63,7 @@ extern const struct fd_kind fd_regular, fd_directory, fd_memory_device, fd_path;
 extern const struct fd_kind fd_pipe, fd_fifo;
 extern const struct fd_kind fd_terminal;
 extern const struct fd_kind fd_memfd;
+extern const struct fd_kind fd_unix;
 
 /* ---- dump ---- */
 
@@ -72,6 +74,8 @@ struct description *file_jobs_get(struct file_jobs *jobs, uint32_t id);
 /* A copy of a descriptor of the process: pidfd_getfd(2). Opening it through /proc would make
  * another description, and has effects. */
 int fd_borrow(const struct state_process *p, int fd) _must_use_;
+/* FROZEN: the id of a description that is in flight, which we have as @fd; that is taken over. */
+int file_jobs_in_flight(struct state_process *p, int fd) _must_use_;
 /* @msg becomes the detail of @out, freed with it. */
 int fd_pack_detail(Icp__OpenFile *out, const ProtobufCMessage *msg) _must_use_;
 

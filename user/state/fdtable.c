@@ -159,6 +159,16 @@ static void free_one(struct fd_info *f)
 	free(f->fdinfo);
 }
 
+int fd_info_read(const struct target *t, int fd, struct fd_info *out)
+{
+	_cleanup_fd_ int infos = openat(t->proc_fd, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_fd_ int fds = openat(t->proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fds < 0 || infos < 0)
+		return fail(-errno, "list its descriptors");
+	return read_fd(fds, infos, fd, out);
+}
+
 int fd_list_read(const struct target *t, struct fd_list *out)
 {
 	_cleanup_fd_ int infos = openat(t->proc_fd, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);

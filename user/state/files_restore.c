@@ -188,7 +188,7 @@ const struct restore_ops files_restore = {
 /* Ended meanwhile: the process that had it. */
 static bool is_wanted(const struct restore_files *f, size_t i)
 {
-	return f->restored[i].number != UINT32_MAX;
+	return f->restored[i].number != UINT32_MAX || f->msg->files[i]->in_flight;
 }
 
 int files_restore_check(struct restore_job *job)
@@ -199,6 +199,11 @@ int files_restore_check(struct restore_job *job)
 	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
 		const struct fd_kind *kind = fd_kind(files->msg->files[i]->kind);
 
+		if (files->msg->files[i]->in_flight && !kind->open)
+			return refuse(-EOPNOTSUPP,
+				      "a descriptor that is in flight through a Unix socket is "
+				      "%s, which can't be restarted",
+				      kind->text);
 		if (is_wanted(files, i) && kind->verify)
 			err = kind->verify(job, files->msg->files[i]);
 	}
