@@ -19,6 +19,7 @@ static const struct fd_kind *const kinds[FILE_KINDS] = {
 	[FILE_MEMFD] = &fd_memfd,
 	[FILE_PATH] = &fd_path,
 	[FILE_UNIX] = &fd_unix,
+	[FILE_PTY_MASTER] = &fd_pty_master,
 };
 
 /* Those that a restart can't bring back. */

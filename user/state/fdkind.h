@@ -61,7 +61,7 @@ const struct fd_kind *fd_kind(uint32_t kind);
 
 extern const struct fd_kind fd_regular, fd_directory, fd_memory_device, fd_path;
 extern const struct fd_kind fd_pipe, fd_fifo;
-extern const struct fd_kind fd_terminal;
+extern const struct fd_kind fd_terminal, fd_pty_master;
 extern const struct fd_kind fd_memfd;
 extern const struct fd_kind fd_unix;
 

@@ -40,6 +40,8 @@ static enum file_kind device_kind(const struct stat *st)
 	/* Documentation/admin-guide/devices.txt */
 	if (maj == MEM_MAJOR && (min == 3 || min == 5 || min == 7 || min == 8 || min == 9))
 		return FILE_MEMORY_DEVICE;
+	if (maj == 5 && min == 2)
+		return FILE_PTY_MASTER;
 	if (maj == 4 || maj == 5 || (maj >= 136 && maj <= 143))
 		return FILE_TERMINAL;
 	return FILE_OTHER_DEVICE;

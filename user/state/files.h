@@ -40,6 +40,7 @@ enum file_kind {
 	FILE_UDP,
 	FILE_NETLINK,
 	FILE_UNIX,
+	FILE_PTY_MASTER,
 	FILE_KINDS, /* how many; append before */
 };
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "state/fdkind.h"
+#include "state/pty.h"
 
 #define FD_MAX (1u << 20)
 #define LOWEST_FIRST_FD 64
@@ -175,13 +176,27 @@ static int process(struct state_restore *r, void *note, struct batch *b)
 			  BATCH_ARGS((uint64_t)r->job->first_fd, UINT_MAX, 0));
 }
 
+static int session(struct state_restore *r, void *note)
+{
+	return pty_restore_session(r);
+}
+
+static int settle(struct state_restore *r, void *note, struct batch *b)
+{
+	return pty_restore_foreground(r, b);
+}
+
 static void free_note(void *note)
 {
 	protobuf_c_message_free_unpacked(note, NULL);
 }
 
-const struct restore_ops files_restore = {
-	.check = check, .stub = stub, .process = process, .free_note = free_note};
+const struct restore_ops files_restore = {.check = check,
+					  .session = session,
+					  .settle = settle,
+					  .stub = stub,
+					  .process = process,
+					  .free_note = free_note};
 
 /* ---- the job ---- */
 
