@@ -92,7 +92,7 @@ static int copy(ProtobufCBinaryData *out, const void *data, size_t len)
 static int note_name(int fd, int (*ask)(int, struct sockaddr *, socklen_t *),
 		     ProtobufCBinaryData *out)
 {
-	struct sockaddr_un address;
+	struct sockaddr_un address = {0};
 	socklen_t len = sizeof(address), name = offsetof(struct sockaddr_un, sun_path);
 
 	if (ask(fd, (struct sockaddr *)&address, &len))

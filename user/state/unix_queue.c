@@ -332,9 +332,9 @@ int unix_queue_send(const struct restore_job *job, int to, const struct sockaddr
 		add_control(&msg, SCM_CREDENTIALS, &creds, sizeof(creds));
 	}
 	err = do_send(&sending);
-	if (err == ESRCH) /* whoever sent it is gone */
+	if (err == ESRCH && m->credentials) /* whoever sent it is gone */
 		err = -unix_as(m->credentials, do_send, &sending);
-	if (err == ESRCH)
+	if (err == ESRCH && m->credentials)
 		return refuse(-err, "pid %u, which sent what is in a socket, can't be had",
 			      m->credentials->pid);
 	return err ? fail(-err, "fill a socket") : 0;
