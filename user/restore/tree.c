@@ -248,6 +248,8 @@ stub_main(struct restore *r, size_t me, pid_t parent, int pipe)
 		err = fail(-errno, "begin session %u", image->sid);
 	else if (image->sid != image->pid && image->pgid == image->pid && setpgid(0, 0))
 		err = fail(-errno, "begin process group %u", image->pgid);
+	if (!err && image->sid == image->pid)
+		err = restore_session(&p->state);
 	if (!err)
 		clone_children(r, me, false, pipe);
 	if (!err)

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A terminal: the restarter's takes its place. */
+/* A terminal whose master is not part of the job: the restarter's takes its place. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-#include "state/fdkind.h"
+#include "state/pty.h"
 
 static int open_terminal(struct restore_job *job, const Icp__OpenFile *f)
 {
 	char path[PATH_MAX];
-	int fd;
+	int fd = pty_slave_open(job, f);
 
+	if (fd != -ENOENT)
+		return fd;
 	for (int ours = 0; ours <= 2; ours++) {
 		if (!isatty(ours))
 			continue;
@@ -21,5 +24,10 @@ static int open_terminal(struct restore_job *job, const Icp__OpenFile *f)
 		      fd_path_of(f, path));
 }
 
-const struct fd_kind fd_terminal = {
-	.kind = FILE_TERMINAL, .text = "a terminal", .open = open_terminal};
+const struct fd_kind fd_terminal = {.kind = FILE_TERMINAL,
+				    .text = "a terminal",
+				    .dump = pty_slave_dump,
+				    .finish = pty_finish,
+				    .free_note = free,
+				    .verify = pty_slave_verify,
+				    .open = open_terminal};

@@ -29,6 +29,8 @@ static const struct fd_kind *const kinds[FILE_KINDS] = {
 	[FILE_TCP] = &fd_tcp,
 	[FILE_UDP] = &fd_udp,
 	[FILE_NETLINK] = &fd_netlink,
+	[FILE_UNIX] = &fd_unix,
+	[FILE_PTY_MASTER] = &fd_pty_master,
 };
 
 /* Those that a restart can't bring back. */
@@ -44,7 +46,6 @@ static const struct fd_kind others[FILE_KINDS] = {
 	[FILE_TCP] = {.text = "a TCP socket"},
 	[FILE_UDP] = {.text = "a UDP socket"},
 	[FILE_NETLINK] = {.text = "a netlink socket"},
-	[FILE_UNIX] = {.text = "a Unix socket"},
 };
 
 const struct fd_kind *fd_kind(uint32_t kind)

@@ -41,8 +41,9 @@ struct description {
 	struct fd_info info;
 	struct f_owner_ex owner;
 	uint32_t owner_signal;
-	void *note;    /* of its kind */
-	uint32_t next; /* index + 1 of the next one in its bucket */
+	bool in_flight; /* on its way through a Unix socket */
+	void *note;	/* of its kind */
+	uint32_t next;	/* index + 1 of the next one in its bucket */
 };
 
 #define FD_IN_STUB (-5000) /* of open(): no errno */
@@ -74,7 +75,7 @@ const struct fd_kind *fd_kind(uint32_t kind);
 
 extern const struct fd_kind fd_regular, fd_directory, fd_memory_device, fd_path;
 extern const struct fd_kind fd_pipe, fd_fifo;
-extern const struct fd_kind fd_terminal;
+extern const struct fd_kind fd_terminal, fd_pty_master;
 extern const struct fd_kind fd_memfd;
 extern const struct fd_kind fd_eventfd, fd_signalfd, fd_timerfd, fd_epoll, fd_inotify, fd_pidfd;
 extern const struct fd_kind fd_proc, fd_namespace;
@@ -85,6 +86,7 @@ static inline bool fd_restorable(uint32_t kind)
 	return fd_kind(kind)->open || fd_kind(kind)->open_in_stub;
 }
 extern const struct fd_kind fd_tcp, fd_udp, fd_netlink;
+extern const struct fd_kind fd_unix;
 
 /* ---- dump ---- */
 
@@ -95,6 +97,8 @@ struct description *file_jobs_get(struct file_jobs *jobs, uint32_t id);
 /* A copy of a descriptor of the process: pidfd_getfd(2). Opening it through /proc would make
  * another description, and has effects. */
 int fd_borrow(const struct state_process *p, int fd) _must_use_;
+/* FROZEN: the id of a description that is in flight, which we have as @fd; that is taken over. */
+int file_jobs_in_flight(struct state_process *p, int fd) _must_use_;
 /* @msg becomes the detail of @out, freed with it. */
 int fd_pack_detail(Icp__OpenFile *out, const ProtobufCMessage *msg) _must_use_;
 

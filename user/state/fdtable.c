@@ -40,6 +40,8 @@ static enum file_kind device_kind(const struct stat *st)
 	/* Documentation/admin-guide/devices.txt */
 	if (maj == MEM_MAJOR && (min == 3 || min == 5 || min == 7 || min == 8 || min == 9))
 		return FILE_MEMORY_DEVICE;
+	if (maj == 5 && min == 2)
+		return FILE_PTY_MASTER;
 	if (maj == 4 || maj == 5 || (maj >= 136 && maj <= 143))
 		return FILE_TERMINAL;
 	return FILE_OTHER_DEVICE;
@@ -160,6 +162,16 @@ static void free_one(struct fd_info *f)
 {
 	free(f->path);
 	free(f->fdinfo);
+}
+
+int fd_info_read(const struct target *t, int fd, struct fd_info *out)
+{
+	_cleanup_fd_ int infos = openat(t->proc_fd, "fdinfo", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_fd_ int fds = openat(t->proc_fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fds < 0 || infos < 0)
+		return fail(-errno, "list its descriptors");
+	return read_fd(fds, infos, fd, out);
 }
 
 int fd_list_read(const struct target *t, struct fd_list *out)

@@ -23,6 +23,8 @@ struct file_jobs {
 	VEC(struct description) list;
 	uint32_t bucket[BUCKETS];
 	void *slots[FILE_KINDS];
+	VEC(int) in_flight; /* ours; they name descriptions that are in flight */
+	struct target self;
 };
 
 struct descriptor {
@@ -39,6 +41,8 @@ struct note {
 int file_jobs_new(struct file_jobs **out)
 {
 	*out = calloc(1, sizeof(**out));
+	if (*out)
+		(*out)->self = (struct target){.pidfd = -1, .proc_fd = -1};
 	return *out ? 0 : -ENOMEM;
 }
 
@@ -57,6 +61,11 @@ void file_jobs_free(struct file_jobs *f)
 	for (uint32_t i = 0; i < FILE_KINDS; i++)
 		if (f->slots[i] && fd_kind(i)->free_slot)
 			fd_kind(i)->free_slot(f->slots[i]);
+	vec_each (fd, &f->in_flight)
+		close(*fd);
+	vec_free(&f->in_flight);
+	cleanup_fd(&f->self.pidfd);
+	cleanup_fd(&f->self.proc_fd);
 	vec_free(&f->list);
 	free(f);
 }
@@ -140,21 +149,60 @@ static int add(struct state_process *p, struct fd_info *f)
 	struct file_jobs *jobs = p->job->files;
 	struct description *d = vec_push(&jobs->list);
 	const struct fd_kind *kind = fd_kind(f->kind);
-	uint32_t bucket = bucket_of(f);
+	uint32_t bucket = bucket_of(f), id;
 	int err;
 
 	if (!d)
 		return fail(-ENOMEM, "note an open file");
-	d->id = (uint32_t)jobs->list.n;
+	d->id = id = (uint32_t)jobs->list.n;
 	d->pid = p->target->pid;
 	d->info = *f;
 	f->path = f->fdinfo = NULL;
 	d->next = jobs->bucket[bucket];
 	jobs->bucket[bucket] = (uint32_t)jobs->list.n;
 	err = look_at_owner(p, d);
+	/* which may add more */
 	if (!err && kind->dump)
 		err = kind->dump(p, jobs, d);
-	return err ? err : (int)jobs->list.n;
+	return err ? err : (int)id;
+}
+
+static int open_self(struct target *t)
+{
+	if (t->proc_fd >= 0)
+		return 0;
+	t->pid = getpid();
+	t->pidfd = (int)syscall(SYS_pidfd_open, t->pid, 0);
+	t->proc_fd = open("/proc/self", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return t->pidfd < 0 || t->proc_fd < 0 ? fail(-errno, "look at ourselves") : 0;
+}
+
+int file_jobs_in_flight(struct state_process *p, int fd)
+{
+	struct file_jobs *jobs = p->job->files;
+	struct state_process self = {.warden = p->warden, .job = p->job};
+	struct fd_info f = {0};
+	int *slot = vec_push(&jobs->in_flight);
+	int id;
+
+	if (!slot) {
+		close(fd);
+		return fail(-ENOMEM, "note an open file");
+	}
+	*slot = fd;
+	id = open_self(&jobs->self);
+	self.target = &jobs->self;
+	if (!id)
+		id = fd_info_read(self.target, fd, &f);
+	if (!id)
+		id = find(jobs, getpid(), &f);
+	if (!id)
+		id = add(&self, &f);
+	free(f.path);
+	free(f.fdinfo);
+	if (id > 0)
+		file_jobs_get(jobs, (uint32_t)id)->in_flight = true;
+	return id;
 }
 
 static int dump_one(struct state_process *p, struct note *note, struct fd_info *f)
@@ -229,6 +277,7 @@ static int fill_file(const struct description *d, Icp__OpenFile *out)
 
 	icp__open_file__init(out);
 	out->id = d->id;
+	out->in_flight = d->in_flight;
 	out->kind = f->kind;
 	out->path = (ProtobufCBinaryData){strlen(f->path), (uint8_t *)f->path};
 	out->deleted = f->deleted;

@@ -40,6 +40,7 @@ enum file_kind {
 	FILE_UDP,
 	FILE_NETLINK,
 	FILE_UNIX,
+	FILE_PTY_MASTER,
 	FILE_KINDS, /* how many; append before */
 };
 
@@ -65,6 +66,8 @@ struct fd_list {
 	struct fd_info *data;
 	size_t n, cap;
 };
+/* The one descriptor @fd of @t. */
+int fd_info_read(const struct target *t, int fd, struct fd_info *out) _must_use_;
 int fd_list_read(const struct target *t, struct fd_list *out) _must_use_;
 void fd_list_free(struct fd_list *list);
 #define _cleanup_fd_list_ _cleanup_(fd_list_free)

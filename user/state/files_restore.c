@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "state/fdkind.h"
+#include "state/pty.h"
 
 #define LOWEST_FIRST_FD 64
 struct restored {
@@ -259,7 +260,7 @@ static int process(struct state_restore *r, void *note, struct batch *b)
 }
 
 /* It may have got too short for that: a failure doesn't matter. */
-static int settle(struct state_restore *r, void *note, struct batch *b)
+static int seek_again(struct state_restore *r, const Icp__FileTable *table, struct batch *b)
 {
 	const struct restore_files *files = r->job->files;
 	int err = 0;
@@ -267,7 +268,6 @@ static int settle(struct state_restore *r, void *note, struct batch *b)
 	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
 		const Icp__OpenFile *f = files->msg->files[i];
 		bool shared = files->restored[i].fd >= 0;
-		const Icp__FileTable *table = note;
 
 		if (!f->offset || !fd_kind(f->kind)->seek)
 			continue;
@@ -284,12 +284,25 @@ static int settle(struct state_restore *r, void *note, struct batch *b)
 	return err;
 }
 
+static int session(struct state_restore *r, void *note)
+{
+	return pty_restore_session(r);
+}
+
+static int settle(struct state_restore *r, void *note, struct batch *b)
+{
+	int err = seek_again(r, note, b);
+
+	return err ? err : pty_restore_foreground(r, b);
+}
+
 static void free_note(void *note)
 {
 	protobuf_c_message_free_unpacked(note, NULL);
 }
 
 const struct restore_ops files_restore = {.check = check,
+					  .session = session,
 					  .stub = stub,
 					  .process = process,
 					  .settle = settle,
@@ -300,7 +313,7 @@ const struct restore_ops files_restore = {.check = check,
 /* Ended meanwhile: the process that had it. */
 static bool is_wanted(const struct restore_files *f, size_t i)
 {
-	return f->restored[i].number != UINT32_MAX;
+	return f->restored[i].number != UINT32_MAX || f->msg->files[i]->in_flight;
 }
 
 int files_restore_check(struct restore_job *job)
@@ -311,6 +324,11 @@ int files_restore_check(struct restore_job *job)
 	for (size_t i = 0; i < files->msg->n_files && !err; i++) {
 		const struct fd_kind *kind = fd_kind(files->msg->files[i]->kind);
 
+		if (files->msg->files[i]->in_flight && !kind->open)
+			return refuse(-EOPNOTSUPP,
+				      "a descriptor that is in flight through a Unix socket is "
+				      "%s, which can't be restarted",
+				      kind->text);
 		if (is_wanted(files, i) && kind->verify)
 			err = kind->verify(job, files->msg->files[i]);
 	}

@@ -56,6 +56,11 @@ int restore_opened(struct state_restore *r)
 	return WALK(r, opened);
 }
 
+int restore_session(struct state_restore *r)
+{
+	return WALK(r, session);
+}
+
 int restore_stub(struct state_restore *r)
 {
 	return WALK(r, stub);

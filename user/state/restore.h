@@ -6,6 +6,7 @@
  *     restore_open     in icp-bpf: what all processes inherit from it (open files, memory
  *                      objects); no process of the job exists yet
  *     restore_opened   in icp-bpf: all open files of the job are there
+ *     restore_session  in a stub that has begun a session, before it has children in it
  *     restore_stub     in the new process, while it is still a copy of icp-bpf
  *     restore_memory   its memory is empty: mappings (injected calls)
  *     restore_protect  its pages are filled: protections and the like (injected calls)
@@ -61,6 +62,7 @@ struct restore_ops {
 	int (*check)(struct state_restore *r, void **note);
 	int (*open)(struct state_restore *r, void *note);
 	int (*opened)(struct state_restore *r, void *note);
+	int (*session)(struct state_restore *r, void *note);
 	int (*stub)(struct state_restore *r, void *note);
 	int (*memory)(struct state_restore *r, void *note, struct batch *b);
 	int (*protect)(struct state_restore *r, void *note, struct batch *b);
@@ -74,6 +76,7 @@ struct restore_ops {
 int restore_check(struct state_restore *r) _must_use_;
 int restore_open(struct state_restore *r) _must_use_;
 int restore_opened(struct state_restore *r) _must_use_;
+int restore_session(struct state_restore *r) _must_use_;
 int restore_stub(struct state_restore *r) _must_use_;
 int restore_memory(struct state_restore *r, struct batch *b) _must_use_;
 int restore_protect(struct state_restore *r, struct batch *b) _must_use_;
