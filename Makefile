@@ -34,7 +34,8 @@ SRC_dump   := collect copy describe dump finish populated route stream direct
 SRC_restore:= restore tree tracees fill
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
 SRC_obs    := sample view_json view_text wws
-SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export
+SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export \
+              cmd_shm
 DIRS       := base proc inject track image state dump restore export session obs cli
 SRC_export := core pieces files memory notes output xstate_x86_64
 BPF        := faults guard life calls

@@ -41,6 +41,14 @@ int control_checkpoint(const struct checkpoint_request *request,
 		       struct dump_result *out) _must_use_;
 /* Tell the background session that follows @pid to end; -ENOENT (bare): there is none; -EPERM: it is not in the background. */
 int control_end(pid_t pid) _must_use_;
+/* How fast segments are written, as the sessions' last samples saw it. The caller frees the list. */
+struct segment_rate {
+	int32_t shmid;
+	double bytes_per_s;
+	pid_t session;
+};
+typedef VEC(struct segment_rate) segment_rates;
+int control_rates(segment_rates *out) _must_use_;
 /* The process whose session follows @pid, 0 for none. */
 pid_t control_owner(pid_t pid);
 

@@ -180,6 +180,16 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 		   : json_pack("{s:b, s:o}", "ok", 1, "result", result_to_json(&result));
 }
 
+static json_t *rates_json(const struct session *s)
+{
+	json_t *list = json_array();
+
+	vec_each (r, &s->rates)
+		json_array_append_new(list, json_pack("{s:i, s:f}", "id", r->shmid,
+						      "bytes_per_s", r->bytes_per_s));
+	return json_pack("{s:b, s:o}", "ok", 1, "segments", list);
+}
+
 static json_t *answer(struct session *s, json_t *request)
 {
 	const char *op = json_string_value(json_object_get(request, "op"));
@@ -187,6 +197,8 @@ static json_t *answer(struct session *s, json_t *request)
 	if (op && !strcmp(op, "pids"))
 		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids",
 				 pids_json(s));
+	if (op && !strcmp(op, "rates"))
+		return rates_json(s);
 	if (op && !strcmp(op, "checkpoint"))
 		return do_checkpoint(s, request);
 	if (op && !strcmp(op, "end") && !s->config.background)
@@ -257,17 +269,23 @@ static bool follows(json_t *answer, pid_t pid)
 	return false;
 }
 
+static bool is_socket(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= 6 && len <= 60 && !strcmp(name + len - 5, ".sock");
+}
+
 /* The socket of the session that follows one of @pids (it takes the others in). */
 static int find_session(const pid_t *pids, size_t n, char name[64])
 {
 	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		size_t len = strlen(entry->d_name);
 		json_t *pids_of;
 		bool found = false;
 
-		if (len < 6 || len > 60 || strcmp(entry->d_name + len - 5, ".sock"))
+		if (!is_socket(entry->d_name))
 			continue;
 		pids_of = ask(entry->d_name, json_pack("{s:s}", "op", "pids"));
 		for (size_t i = 0; i < n; i++)
@@ -334,4 +352,37 @@ pid_t control_owner(pid_t pid)
 	char name[64];
 
 	return find_session(&pid, 1, name) ? 0 : (pid_t)atoi(name);
+}
+
+static int add_rates(const char *name, segment_rates *out)
+{
+	json_t *said = ask(name, json_pack("{s:s}", "op", "rates")), *each;
+	int err = 0;
+	size_t i;
+
+	json_array_foreach(json_object_get(said, "segments"), i, each)
+	{
+		struct segment_rate *r = vec_push(out);
+
+		if (!r) {
+			err = fail(-ENOMEM, "rates of segments");
+			break;
+		}
+		r->shmid = (int32_t)json_integer_value(json_object_get(each, "id"));
+		r->bytes_per_s = json_number_value(json_object_get(each, "bytes_per_s"));
+		r->session = (pid_t)atoi(name);
+	}
+	json_decref(said);
+	return err;
+}
+
+int control_rates(segment_rates *out)
+{
+	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
+	int err = 0;
+
+	for (struct dirent *entry; dir && !err && (entry = readdir(dir));)
+		if (is_socket(entry->d_name))
+			err = add_rates(entry->d_name, out);
+	return err;
 }

@@ -4,6 +4,7 @@
 #define ICP_SESSION_INTERNAL_H
 
 #include "dump/dump.h"
+#include "session/checkpoint.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -31,6 +32,7 @@ struct session {
 	struct control *control; /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
+	segment_rates rates; /* of the last sample */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 };
@@ -66,6 +68,9 @@ int segments_watch(struct session *s, struct trace_events *out) _must_use_;
 int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
 		    const struct sysvshm_attachments *attached,
 		    struct process_sample *out) _must_use_;
+
+/* Keep the dirty rates of @sample for whoever asks over the control socket. */
+int segments_note_rates(struct session *s, const struct sample *sample) _must_use_;
 
 /* Take in what is in the batch, after draining the rings into it (session_events.c). */
 int session_take_events(struct session *s, struct trace_events *out,

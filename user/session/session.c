@@ -189,6 +189,7 @@ void session_close(struct session *s)
 		tracked_free(*p);
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
+	vec_free(&s->rates);
 	vec_free(&s->gone);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
@@ -412,6 +413,8 @@ int session_sample(struct session *s, struct sample *out)
 	}
 	if (!err)
 		err = sample_segments(s, out);
+	if (!err)
+		err = segments_note_rates(s, out);
 	return err ? err : let_go(s);
 }
 
