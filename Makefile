@@ -29,9 +29,9 @@ SRC_inject := warden warden_serve freeze syscall batch arch_x86_64
 SRC_track  := dirty tracker uffd events events_caps events_hooks
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify place
 STATE_PROTO:= regs signals ids timers files
-SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects $(STATE_PROTO:%=%.pb-c)
+SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note files_shared $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream direct
-SRC_restore:= restore tree tracees fill
+SRC_restore:= restore tree tracees fill choose
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export \
@@ -44,15 +44,18 @@ BPF        := faults guard life calls
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd export/test_core
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
-TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target memload reborn
+TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target memload reborn \
+               sysv_target
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
-INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart
+INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart \
+               sysv_shm
 # name -> tests/lib/name.c: what the integration tests share
-SRC_testlib := robust_procs kid tracer cut oracle
+SRC_testlib := robust_procs kid tracer cut oracle \
+               sysv_job
 # --------------------------------------------------------------------------------------------------------------------
 
 OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))

@@ -15,9 +15,20 @@ struct options {
 	long version; /* 0: the newest */
 	bool detach, json;
 	enum ctl_lookup lookup;
+	pid_list pids;
+	enum ipc_existing shm_existing;
+	bool new_ipc;
 };
 
-enum { OPT_DIR = 256, OPT_VERSION, OPT_DETACH, OPT_LOOKUP, OPT_JSON };
+enum {
+	OPT_DIR = 256,
+	OPT_VERSION,
+	OPT_DETACH,
+	OPT_LOOKUP,
+	OPT_JSON,
+	OPT_EXISTING,
+	OPT_NEW_IPC
+};
 
 static const struct option long_options[] = {
 	{"dir", required_argument, NULL, OPT_DIR},
@@ -25,8 +36,26 @@ static const struct option long_options[] = {
 	{"detach", no_argument, NULL, OPT_DETACH},
 	{"lookup", required_argument, NULL, OPT_LOOKUP},
 	{"json", no_argument, NULL, OPT_JSON},
+	{"pid", required_argument, NULL, 'p'},
+	{"shm-existing", required_argument, NULL, OPT_EXISTING},
+	{"new-ipc-namespace", no_argument, NULL, OPT_NEW_IPC},
 	{NULL, 0, NULL, 0},
 };
+
+static int take_existing(struct options *o, const char *word)
+{
+	static const char *const words[] = {"refuse", "adopt",
+					    "replace"}; /* enum ipc_existing */
+
+	for (int i = IPC_REFUSE; i <= IPC_REPLACE; i++) {
+		if (!strcmp(word, words[i])) {
+			o->shm_existing = (enum ipc_existing)i;
+			return 0;
+		}
+	}
+	return cli_usage(&verb_restart,
+			 "--shm-existing takes refuse, adopt or replace, not '%s'", word);
+}
 
 static int take_option(struct options *o, int opt, char **argv)
 {
@@ -50,6 +79,13 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_JSON:
 		o->json = true;
 		return 0;
+	case 'p':
+		return cli_add_pid(&verb_restart, &o->pids, optarg);
+	case OPT_EXISTING:
+		return take_existing(o, optarg);
+	case OPT_NEW_IPC:
+		o->new_ipc = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_restart, argv);
 	}
@@ -60,7 +96,7 @@ static int parse(struct options *o, int argc, char **argv)
 	int opt, status;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "p:", long_options, NULL)) != -1) {
 		status = take_option(o, opt, argv);
 		if (status)
 			return status;
@@ -201,11 +237,16 @@ static int run(int argc, char **argv)
 	config = (struct restart_config){.dir = o.dir,
 					 .version = (uint32_t)o.version,
 					 .detach = o.detach,
-					 .lookup = o.lookup};
+					 .lookup = o.lookup,
+					 .pids = o.pids.data,
+					 .n_pids = o.pids.n,
+					 .shm_existing = o.shm_existing,
+					 .new_ipc_namespace = o.new_ipc};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	block_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
 	err = restart(&config, &result);
+	vec_free(&o.pids);
 	if (err)
 		return cli_failed(err);
 	if (o.json)
@@ -236,6 +277,18 @@ const struct verb verb_restart = {
 		"\n"
 		"      --dir DIR        the repository\n"
 		"      --version N      the newest version by default\n"
+		"  -p, --pid PID        only this process of the version, with its "
+		"descendants; "
+		"may be repeated. Others may follow\n"
+		"                       in a later restart, which links to the System V "
+		"segments "
+		"that are there\n"
+		"      --shm-existing HOW  where the key of a segment is taken: refuse (the "
+		"default); adopt: use the segment with what\n"
+		"                       is in it; replace: remove it first\n"
+		"      --new-ipc-namespace  System V objects apart from the host's, with the "
+		"ids "
+		"that they had\n"
 		"      --detach         leave the job to itself once it runs\n"
 		"      --lookup HOW     direct: pages in the order of the files (the default); "
 		"rbtree: look each of them up\n"

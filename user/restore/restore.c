@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 #include "base/clock.h"
@@ -54,13 +55,36 @@ static int open_version(struct restore *r)
 		err = repo_manifest(r->repo, r->result->version, &r->manifest);
 	if (!err)
 		err = check_machine(r->manifest);
+	if (!err)
+		err = choose_processes(r);
 	return err;
+}
+
+#define RUN_DIR "/run/icp-bpf" /* as user/session/control.c has it */
+
+/* Without the right to make the directory there is no note: processes restarted later find segments by key only. */
+static void name_note(struct restore *r)
+{
+	size_t at;
+
+	if (mkdir(RUN_DIR, 0700) && errno != EEXIST)
+		return;
+	at = (size_t)snprintf(r->ipc_note, sizeof(r->ipc_note), RUN_DIR "/");
+	for (size_t i = 0; i < sizeof(r->repo->record.id); i++)
+		at += (size_t)snprintf(r->ipc_note + at, sizeof(r->ipc_note) - at, "%02x",
+				       r->repo->record.id[i]);
+	snprintf(r->ipc_note + at, sizeof(r->ipc_note) - at, ".%u.ipc", r->result->version);
 }
 
 static int check(struct restore *r)
 {
 	int err = open_version(r);
 
+	if (!err)
+		name_note(r);
+	r->job.ipc = (struct ipc_how){.existing = r->config->shm_existing,
+				      .new_namespace = r->config->new_ipc_namespace,
+				      .note = r->ipc_note};
 	if (!err)
 		err = restore_job_init(&r->job, r->manifest);
 	if (!err)
@@ -80,10 +104,11 @@ static bool is_free(const struct restore *r, uint64_t start, uint64_t end, uint6
 		const Icp__Process *image = r->procs[p].state.image;
 
 		for (size_t i = 0; i < image->n_vmas; i++) {
-			const Icp__Vma *v = image->vmas[i];
+			uint64_t from, to;
 
-			if (v->start < end && v->end > start) {
-				*next = v->end;
+			restore_span(r->manifest, image->vmas[i], &from, &to);
+			if (from < end && to > start) {
+				*next = to;
 				return false;
 			}
 		}

@@ -19,12 +19,18 @@
 #include <sys/types.h>
 
 #include "image/repo.h"
+#include "state/restore.h"
 
 struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
 	bool detach;
 	enum ctl_lookup lookup;
+	const pid_t
+		*pids; /* only these of the version, each with its descendants; n_pids 0: all */
+	size_t n_pids;
+	enum ipc_existing shm_existing;
+	bool new_ipc_namespace;
 };
 
 enum restart_phase {
