@@ -32,7 +32,7 @@ STATE_PROTO:= regs signals ids timers files
 SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note files_shared $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream direct
 SRC_restore:= restore tree tracees fill choose
-SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked
+SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked peers
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export \
               cmd_shm
@@ -52,7 +52,7 @@ symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
 INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart \
-               sysv_shm
+               sysv_shm sysv_cut
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer cut oracle \
                sysv_job

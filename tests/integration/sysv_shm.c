@@ -298,6 +298,11 @@ static void test_new_namespace(void **state)
 	assert_string_not_equal(ours, theirs);
 	free(ours);
 	free(theirs);
+	/* a checkpoint from outside looks into the job's namespace */
+	free(sysv_cut(j, NULL));
+	sysv_kill(j);
+	free(sysv_restart(j, 2, "--new-ipc-namespace", NULL));
+	assert_int_equal(newest_of(j->pids[0]), id);
 	sysv_go(j);
 }
 

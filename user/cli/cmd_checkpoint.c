@@ -22,6 +22,8 @@ struct options {
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
 	bool keep, stop, full, paranoid, no_restart, json;
+	bool shm_detached;
+	enum shm_peers shm_peers;
 	enum dump_release_how how;
 	enum icp_codec codec;
 	char path[PATH_MAX]; /* dir, absolute */
@@ -42,6 +44,8 @@ enum {
 	OPT_COMPRESS,
 	OPT_PARANOID,
 	OPT_NO_RESTART,
+	OPT_SHM_PEERS,
+	OPT_SHM_DETACHED,
 };
 
 static const struct option long_options[] = {
@@ -60,6 +64,8 @@ static const struct option long_options[] = {
 	{"compress", required_argument, NULL, OPT_COMPRESS},
 	{"paranoid", no_argument, NULL, OPT_PARANOID},
 	{"no-restart", no_argument, NULL, OPT_NO_RESTART},
+	{"shm-peers", required_argument, NULL, OPT_SHM_PEERS},
+	{"shm-detached", no_argument, NULL, OPT_SHM_DETACHED},
 	{NULL, 0, NULL, 0},
 };
 
@@ -85,6 +91,20 @@ static int take_how(struct options *o, enum dump_release_how how)
 				 "--kill and --leave-frozen exclude each other");
 	o->how = how;
 	return 0;
+}
+
+static int take_peers(struct options *o, const char *word)
+{
+	static const char *const words[] = {"warn", "include", "refuse"}; /* enum shm_peers */
+
+	for (int i = SHM_PEERS_WARN; i <= SHM_PEERS_REFUSE; i++) {
+		if (!strcmp(word, words[i])) {
+			o->shm_peers = (enum shm_peers)i;
+			return 0;
+		}
+	}
+	return cli_usage(&verb_checkpoint,
+			 "--shm-peers takes include, warn or refuse, not '%s'", word);
 }
 
 static int take_option(struct options *o, int opt, char **argv)
@@ -135,6 +155,11 @@ static int take_option(struct options *o, int opt, char **argv)
 		return 0;
 	case OPT_NO_RESTART:
 		o->no_restart = true;
+		return 0;
+	case OPT_SHM_PEERS:
+		return take_peers(o, optarg);
+	case OPT_SHM_DETACHED:
+		o->shm_detached = true;
 		return 0;
 	default:
 		return cli_bad_option(&verb_checkpoint, argv);
@@ -193,6 +218,8 @@ static struct checkpoint_request request_of(const struct options *o)
 		.full = o->full,
 		.no_restart = o->no_restart,
 		.paranoid = o->paranoid,
+		.shm_detached = o->shm_detached,
+		.shm_peers = o->shm_peers,
 		.codec = o->codec,
 		.how = o->how,
 		.roots = o->pids.data,
@@ -204,6 +231,12 @@ static int print_result(const struct options *o, const struct dump_result *r)
 {
 	char pages[32], zero[32], bytes[16];
 
+	for (size_t i = 0; i < r->n_peers; i++)
+		note("warning: pid %d (%s) attaches the segment with key %#x (id %d) and is "
+		     "not "
+		     "part of the job: what it writes is saved, the process is not",
+		     r->peers[i].pid, r->peers[i].comm, (unsigned)r->peers[i].key,
+		     r->peers[i].shmid);
 	if (o->json) {
 		json_t *line = result_to_json(r);
 		int err = !line || json_dumpf(line, stdout, JSON_COMPACT);
@@ -538,6 +571,11 @@ const struct verb verb_checkpoint = {
 		"if they missed a page\n"
 		"      --no-restart     also save what icp-bpf restart can't bring back "
 		"(sockets...): only the data is wanted\n"
+		"      --shm-peers HOW  a process outside the job attaches a segment of it: "
+		"warn "
+		"(the default), include it, refuse\n"
+		"      --shm-detached   save segments, too, that the job made and nobody of it "
+		"attaches\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir "

@@ -183,6 +183,8 @@ static int first_rounds(struct dump *d)
 		err = lost(p, err);
 	}
 	if (!err)
+		err = segments_find_detached(d);
+	if (!err)
 		err = segments_known(d);
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];

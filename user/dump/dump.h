@@ -38,11 +38,12 @@ struct dump_config {
 		*batch;	    /* events drained meanwhile are appended here; with events only */
 	const pid_t *roots; /* the processes that the user named; borrowed */
 	size_t n_roots;
-	uint32_t parent; /* a visible version, or 0: full */
-	bool dedup;	 /* store equal pages once: worth it for several processes */
-	bool full;	 /* write every page, whatever the parent has */
-	bool no_restart; /* don't refuse what can't be restarted */
-	bool paranoid;	 /* event-driven and scan: fail on a difference that costs data */
+	uint32_t parent;   /* a visible version, or 0: full */
+	bool dedup;	   /* store equal pages once: worth it for several processes */
+	bool full;	   /* write every page, whatever the parent has */
+	bool no_restart;   /* don't refuse what can't be restarted */
+	bool shm_detached; /* save segments that the job made and does not attach, too */
+	bool paranoid;	   /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;		/* "" for none */
 	struct dump_progress *progress; /* kept up to date; borrowed */
@@ -71,6 +72,14 @@ struct dump_source {
 		since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 
+/* A process outside the job that attaches a segment of it. */
+struct dump_peer {
+	pid_t pid;
+	int32_t key, shmid;
+	char comm[16];
+};
+#define DUMP_PEERS 16
+
 struct dump_result {
 	uint32_t version, parent;
 	bool incremental;
@@ -81,7 +90,9 @@ struct dump_result {
 	uint64_t zero_pages;
 	uint64_t bytes_written;
 	unsigned precopy_rounds;
-	uint64_t stale_pages; /* stored, and stored again in a later round */
+	uint64_t stale_pages;		    /* stored, and stored again in a later round */
+	struct dump_peer peers[DUMP_PEERS]; /* those that were only warned of */
+	size_t n_peers;
 	uint64_t pause_ns, total_ns;
 	struct { /* where the pause went */
 		uint64_t freeze_ns, dirty_ns, copy_ns, state_ns;

@@ -170,6 +170,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.full = r->full,
 		.no_restart = r->no_restart,
 		.paranoid = r->paranoid,
+		.shm_detached = r->shm_detached,
 		.codec = r->codec,
 		.label = r->label,
 		.progress = &s->progress,
@@ -194,16 +195,43 @@ static void rebase(struct session *s, const struct repo *repo, uint32_t version)
 	}
 }
 
-static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
+/* The job, and what shares its segments; @r names the roots that came in with that. */
+static int follow_job(struct session *s, struct checkpoint_request *r, pid_list *roots,
+		      pid_list *pids, struct dump_result *out)
+{
+	size_t before;
+	int err;
+
+	do { /* who comes in may attach other segments */
+		before = roots->n;
+		err = follow_trees(s, r, pids);
+		if (!err)
+			err = peers_look(s, r, pids, roots, out);
+		r->roots = roots->data;
+		r->n_roots = roots->n;
+	} while (!err && roots->n > before);
+	return err;
+}
+
+static int try_checkpoint(struct session *s, const struct checkpoint_request *request,
 			  struct repo *repo, struct dump_result *out)
 {
-	_cleanup_(free_pids) pid_list pids = {0};
+	struct checkpoint_request copy = *request, *r = &copy;
+	_cleanup_(free_pids) pid_list pids = {0}, roots = {0};
 	_cleanup_dump_ struct dump *d = NULL;
+	struct dump_result seen = {0};
 	int err, end;
 
 	vec_each (p, &s->processes)
 		(*p)->in_dump = false;
-	err = follow_trees(s, r, &pids);
+	for (size_t i = 0; i < r->n_roots; i++) {
+		pid_t *slot = vec_push(&roots);
+
+		if (!slot)
+			return fail(-ENOMEM, "processes of the job");
+		*slot = request->roots[i];
+	}
+	err = follow_job(s, r, &roots, &pids, &seen);
 	if (!err)
 		err = open_dump(s, r, repo, pids.n, &d);
 	if (!err)
@@ -212,6 +240,8 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
 		err = run_phases(s, d, repo, r, out);
 	if (err && err != -EIO)
 		return err;
+	memcpy(out->peers, seen.peers, sizeof(out->peers));
+	out->n_peers = seen.n_peers;
 	if (out->version)
 		rebase(s, repo, out->version);
 	end = err ? 0 : dump_end_job(d, r->how);

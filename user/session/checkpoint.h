@@ -6,11 +6,15 @@
 #include "dump/dump.h"
 #include "session/session.h"
 
+/* What to do about a process outside the job that attaches a segment of it. */
+enum shm_peers { SHM_PEERS_WARN, SHM_PEERS_INCLUDE, SHM_PEERS_REFUSE };
+
 struct checkpoint_request {
 	const char *
 		dir; /* of the repository; made if it is not there. Absolute when sent to a session */
 	const char *label; /* may be NULL */
-	bool full, no_restart, paranoid;
+	bool full, no_restart, paranoid, shm_detached;
+	enum shm_peers shm_peers;
 	enum icp_codec codec;
 	enum dump_release_how how;
 	unsigned deadline_ms; /* the longest pause; 0: 5 s */

@@ -155,20 +155,23 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 {
 	struct checkpoint_request r = {0};
 	struct dump_result result;
-	int full, no_restart, paranoid, codec, how, deadline, err;
+	int full, no_restart, paranoid, codec, how, deadline, err, peers = 0, detached = 0;
 	json_t *roots, *each;
 	pid_t pids[256];
 	size_t i;
 
-	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "dir", &r.dir,
-			"label", &r.label, "full", &full, "no_restart", &no_restart, "paranoid",
-			&paranoid, "codec", &codec, "how", &how, "deadline_ms", &deadline,
-			"roots", &roots) ||
+	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b}",
+			"dir", &r.dir, "label", &r.label, "full", &full, "no_restart",
+			&no_restart, "paranoid", &paranoid, "codec", &codec, "how", &how,
+			"deadline_ms", &deadline, "roots", &roots, "shm_peers", &peers,
+			"shm_detached", &detached) ||
 	    r.dir[0] != '/' || json_array_size(roots) > 256)
 		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
 	r.full = full;
 	r.no_restart = no_restart;
 	r.paranoid = paranoid;
+	r.shm_peers = (enum shm_peers)peers;
+	r.shm_detached = detached;
 	r.codec = (enum icp_codec)codec;
 	r.how = (enum dump_release_how)how;
 	r.deadline_ms = (unsigned)deadline;
@@ -310,12 +313,14 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 	roots = json_array();
 	for (size_t i = 0; i < r->n_roots; i++)
 		json_array_append_new(roots, json_integer(r->roots[i]));
-	answer_json = ask(name, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o}",
-					  "op", "checkpoint", "dir", r->dir, "label",
-					  r->label ? r->label : "", "full", r->full,
-					  "no_restart", r->no_restart, "paranoid", r->paranoid,
-					  "codec", (int)r->codec, "how", (int)r->how,
-					  "deadline_ms", (int)r->deadline_ms, "roots", roots));
+	answer_json = ask(
+		name,
+		json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}", "op",
+			  "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
+			  "full", r->full, "no_restart", r->no_restart, "paranoid", r->paranoid,
+			  "codec", (int)r->codec, "how", (int)r->how, "deadline_ms",
+			  (int)r->deadline_ms, "roots", roots, "shm_peers", (int)r->shm_peers,
+			  "shm_detached", r->shm_detached));
 	if (!answer_json)
 		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended",
 			      (int)strcspn(name, "."), name);

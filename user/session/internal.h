@@ -44,6 +44,11 @@ int session_add(struct session *s, pid_t pid) _must_use_;
 /* Take in events and lay-out changes, so that every tracker belongs to its process's present memory. */
 int session_catch_up(struct session *s) _must_use_;
 
+/* peers.c */
+/* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */
+int peers_look(struct session *s, const struct checkpoint_request *r, const pid_list *pids, pid_list *roots,
+	       struct dump_result *out) _must_use_;
+
 /* control.c */
 void control_close(struct session *s);
 int control_serve(struct session *s) _must_use_;

@@ -160,6 +160,7 @@ int session_open(const struct session_config *config, const pid_t *pids, size_t 
 		return fail(-ENOMEM, "session");
 	s->config = *config;
 	s->epoll = -1;
+	sysvshm_join(pids, n);
 	err = open_parts(s);
 	if (err)
 		return err;
