@@ -26,10 +26,12 @@ LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 SRC_base   := err io log vec
 SRC_proc   := maps pagemap pinned target tasks sysvshm elfsyms symbols datasyms
 SRC_inject := warden warden_serve freeze syscall batch arch_x86_64
-SRC_track  := dirty tracker uffd events events_caps events_hooks
+SRC_track  := dirty tracker uffd events events_caps events_hooks \
+              undo
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify place
-STATE_PROTO:= regs signals ids timers files
-SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note files_shared $(STATE_PROTO:%=%.pb-c)
+STATE_PROTO:= regs signals ids timers files \
+              sysv
+SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note sysv_dump sysv_restore files_shared $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream direct
 SRC_restore:= restore tree tracees fill choose
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked peers
@@ -39,6 +41,8 @@ SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo c
 DIRS       := base proc inject track image state dump restore export session obs cli
 SRC_export := core pieces files memory notes output xstate_x86_64
 BPF        := faults guard life calls
+# objects of their own: name -> bpf/name.bpf.c, build/name.skel.h
+BPF_OWN    := undo
 
 # name of a unit test: folder/test_name -> tests/unit/folder/test_name.c
 UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbols track/test_events_life track/test_events_calls inject/test_restart inject/test_warden inject/test_harm image/test_store image/test_ctl image/test_repo image/test_fault image/test_damage image/test_bench state/test_regs state/test_signals state/test_ids state/test_files track/test_uffd export/test_core
@@ -52,7 +56,7 @@ symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
 INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart \
-               sysv_shm sysv_cut
+               sysv_shm sysv_cut sysv_calls
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer cut oracle \
                sysv_job
@@ -128,6 +132,11 @@ $(B)/icp.bpf.o: $(BPF_OBJ)
 $(B)/icp.skel.h: $(B)/icp.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name icp_bpf > $@
 
+$(BPF_OWN:%=$(B)/%.skel.h): $(B)/%.skel.h: $(B)/bpf/%.bpf.o
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
+$(B)/user/track/undo.o: $(B)/undo.skel.h
+
 $(B)/user/track/events.o $(B)/user/track/events_hooks.o: $(B)/icp.skel.h
 
 # the running kernel's types in full, to copy from: vmlinux/README.md
@@ -178,7 +187,7 @@ $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_s
 tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
-$(OBJ) $(BPF_OBJ): | $(B)/.deps-build
+$(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
 $(UNIT_BIN) $(INT_BIN): | $(B)/.deps-check
 
 $(B)/.deps-%: scripts/install-deps
@@ -244,7 +253,7 @@ LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests
 .PHONY: lint
 lint:
 	@scripts/install-deps lint
-	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H) $(STATE_PROTO_H))
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(BPF_OWN:%=$(B)/%.skel.h) $(PROTO_H) $(STATE_PROTO_H))
 	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
 	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
 	$(call say,CPPCHK,'$(words $(LINT_C)) files')

@@ -8,6 +8,7 @@
  *     many DIR KEY SEGMENTS      one process and a child, KEY, KEY + 1...
  *     attach DIR KEY             one segment attached in every way
  *     lone DIR KEY PAGES         a segment that nobody attaches
+ *     calls DIR KEY              semaphores with adjustments, a queue with messages, processes that wait for them
  *
  * Page 0 of a segment has a token that goes round. The others belong to one process each, which knows what it wrote
  * into them last: own memory and segment must agree at any time. Each says DIR/ready.ME, goes on until there is DIR/go, and
@@ -23,7 +24,10 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -318,6 +322,136 @@ static void lone(key_t key, char **argv)
 	check_all(&w);
 }
 
+/* ---- semaphores and message queues ---- */
+
+struct message {
+	long type;
+	char text[64];
+};
+
+static const struct message messages[] = {{3, "three"}, {1, "one"}, {2, ""}, {1, "one more"}};
+#define MESSAGES (sizeof(messages) / sizeof(*messages))
+
+static void sem(int id, unsigned short number, short n, int flags)
+{
+	struct sembuf op = {number, n, (short)flags};
+
+	check(!semop(id, &op, 1));
+}
+
+/* Until it sleeps in this call. */
+static void wait_call(pid_t pid, long nr)
+{
+	char path[64], text[128] = "";
+	long now = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
+	while (now != nr) {
+		FILE *file = fopen(path, "r");
+
+		check(file);
+		now = fgets(text, sizeof(text), file) ? strtol(text, NULL, 10) : -1;
+		fclose(file);
+		nap_us(1000);
+	}
+}
+
+static pid_t start(void (*what)(int set, int queue), int set, int queue)
+{
+	pid_t pid = fork();
+
+	check(pid >= 0);
+	if (!pid) {
+		what(set, queue);
+		_exit(0);
+	}
+	return pid;
+}
+
+static void hold(int set, int queue)
+{
+	sem(set, 0, -2, SEM_UNDO);
+	sem(set, 2, 3, SEM_UNDO);
+	say("ready", 1);
+	while (!is_there("go"))
+		nap_us(1000);
+}
+
+static void wait_sem(int set, int queue)
+{
+	sem(set, 1, -1, 0);
+}
+
+static void wait_message(int set, int queue)
+{
+	struct message m;
+
+	check(msgrcv(queue, &m, sizeof(m.text), 99, 0) == 4 && !memcmp(m.text, "last", 4));
+}
+
+static void ended(pid_t pid)
+{
+	int status;
+
+	check(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && !WEXITSTATUS(status));
+}
+
+static void check_calls(int set, int queue, const pid_t *kids)
+{
+	struct message m = {99, "last"};
+	unsigned short values[3];
+	struct msqid_ds ds;
+
+	check(!semctl(set, 0, GETALL, values));
+	/* the first may have let go already */
+	check((values[0] == 2 && values[2] == 4) || (values[0] == 4 && values[2] == 1));
+	check(values[1] == 0 && semctl(set, 1, GETNCNT) == 1);
+	check(semctl(set, 0, GETPID) == getpid() || semctl(set, 0, GETPID) == kids[0]);
+	ended(kids[0]);
+	check(semctl(set, 0, GETVAL) == 4 && semctl(set, 2, GETVAL) == 1);
+	check(!msgctl(queue, IPC_STAT, &ds) && ds.msg_qnum == MESSAGES &&
+	      ds.msg_qbytes == 5000 && (ds.msg_perm.mode & 0777) == 0620);
+	sem(set, 1, 1, 0);
+	ended(kids[1]);
+	check(!msgsnd(queue, &m, 4, 0));
+	ended(kids[2]);
+	for (size_t i = 0; i < MESSAGES; i++) {
+		size_t len = strlen(messages[i].text);
+
+		check(msgrcv(queue, &m, sizeof(m.text), 0, IPC_NOWAIT) == (ssize_t)len);
+		check(m.type == messages[i].type && !memcmp(m.text, messages[i].text, len));
+	}
+}
+
+static void calls(key_t key)
+{
+	int set = semget(key, 3, IPC_CREAT | IPC_EXCL | 0600),
+	    queue = msgget(key, IPC_CREAT | IPC_EXCL | 0620);
+	unsigned short values[3] = {5, 0, 1};
+	struct msqid_ds ds;
+	pid_t kids[3];
+
+	check(set >= 0 && queue >= 0 && !semctl(set, 0, SETALL, values));
+	check(!msgctl(queue, IPC_STAT, &ds));
+	ds.msg_qbytes = 5000;
+	check(!msgctl(queue, IPC_SET, &ds));
+	for (size_t i = 0; i < MESSAGES; i++)
+		check(!msgsnd(queue, &messages[i], strlen(messages[i].text), 0));
+	kids[0] = start(hold, set, queue);
+	while (!is_there("ready.1"))
+		nap_us(1000);
+	sem(set, 0, -1, SEM_UNDO);
+	kids[1] = start(wait_sem, set, queue);
+	kids[2] = start(wait_message, set, queue);
+	while (semctl(set, 1, GETNCNT) != 1)
+		nap_us(1000);
+	wait_call(kids[2], SYS_msgrcv);
+	say("ready", 0);
+	while (!is_there("go"))
+		nap_us(1000);
+	check_calls(set, queue, kids);
+}
+
 int main(int argc, char **argv)
 {
 	key_t key;
@@ -334,6 +468,8 @@ int main(int argc, char **argv)
 		return many(key, argv + 4), 0;
 	if (!strcmp(argv[1], "attach"))
 		return attach(key), 0;
+	if (!strcmp(argv[1], "calls"))
+		return calls(key), 0;
 	if (!strcmp(argv[1], "lone") && argc == 5)
 		return lone(key, argv + 4), 0;
 	return 2;

@@ -189,6 +189,7 @@ static int release(struct restore *r)
 {
 	int err = 0;
 
+	err = ipc_restore_values(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)
 		err = tracee_settle(r, &r->procs[i]);
 	if (!err)

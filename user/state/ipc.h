@@ -10,7 +10,27 @@ enum sysv_kind { SYSV_SHM, SYSV_SEM, SYSV_MSG };
 extern const char *const sysv_names[];	 /* "shm", "sem", "msg": in /proc */
 extern const char *const sysv_objects[]; /* for people */
 
-/* ---- ipc_ids.c ---- */
+/* ---- ipc_ids.c: calls that differ by kind only ---- */
+
+union semun {
+	int val;
+	struct semid_ds *buf;
+	unsigned short *array;
+};
+
+struct sysv_stat {
+	uint32_t key, mode, uid, gid;
+	uint64_t size;	/* bytes of a segment, semaphores in a set; 0 */
+	uint64_t users; /* attachments, those who wait for a semaphore */
+	pid_t cpid;	/* of a segment */
+};
+
+/* The object with that key, or -1. */
+int sysv_find(enum sysv_kind kind, uint32_t key);
+int sysv_stat(enum sysv_kind kind, int id, struct sysv_stat *out) _must_use_; /* bare */
+int sysv_remove(enum sysv_kind kind, int id) _must_use_;		      /* bare */
+int sysv_set_owner(enum sysv_kind kind, int id, uint32_t uid, uint32_t gid,
+		   uint32_t mode) _must_use_; /* bare */
 
 struct sysv_wanted {
 	enum sysv_kind kind;
@@ -25,6 +45,25 @@ struct sysv_wanted {
 int sysv_make(const struct sysv_wanted *w, int (*get)(void *arg), void *arg) _must_use_;
 /* Tell that an object has another id now. @who: processes that may have kept the old one. */
 void sysv_other_id(const struct sysv_wanted *w, int id, const char *who);
+
+/* ---- sysv_dump.c, sysv_restore.c: semaphores and message queues ---- */
+
+#define SYSV_VERSION 1
+typedef struct Icp__SysvObjects Icp__SysvObjects;
+typedef struct Icp__SemSet Icp__SemSet;
+typedef struct Icp__MessageQueue Icp__MessageQueue;
+
+/* As a version has them, checked; NULL when it has none. Freed with protobuf's own function. */
+int sysv_load(const Icp__Manifest *m, Icp__SysvObjects **out) _must_use_;
+Icp__SysvObjects *sysv_unpack(const Icp__Manifest *m);
+/* Put back the messages of a new queue; add the values to those of a new set, all 0. */
+int sysv_send_all(int id, const Icp__MessageQueue *q) _must_use_;
+int sysv_set_values(int id, const Icp__SemSet *s) _must_use_;
+
+/* ---- ipc.c ---- */
+/* What is being restarted, NULL for none; the new id of the @i-th set or queue of it. */
+const Icp__SysvObjects *ipc_sysv(const struct restore_job *job);
+int ipc_restored_sysv(const struct restore_job *job, enum sysv_kind kind, size_t i);
 
 /* ---- ipc_note.c: what restarts of one version made, and whom they brought back ---- */
 

@@ -32,27 +32,109 @@ static bool want(const struct sysv_wanted *w)
 	return fd >= 0 && !io_write_full(fd, text, strlen(text));
 }
 
-static void use_up(enum sysv_kind kind)
+int sysv_find(enum sysv_kind kind, uint32_t key)
 {
-	int id = -1;
-
 	switch (kind) {
 	case SYSV_SHM:
-		id = shmget(IPC_PRIVATE, 1, 0600);
-		if (id >= 0)
-			shmctl(id, IPC_RMID, NULL);
-		break;
+		return shmget((key_t)key, 0, 0);
 	case SYSV_SEM:
-		id = semget(IPC_PRIVATE, 1, 0600);
-		if (id >= 0)
-			semctl(id, 0, IPC_RMID);
-		break;
-	case SYSV_MSG:
-		id = msgget(IPC_PRIVATE, 0600);
-		if (id >= 0)
-			msgctl(id, IPC_RMID, NULL);
-		break;
+		return semget((key_t)key, 0, 0);
+	default:
+		return msgget((key_t)key, 0);
 	}
+}
+
+static uint64_t waiting(int id, uint64_t semaphores)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < semaphores; i++) {
+		int up = semctl(id, (int)i, GETNCNT), zero = semctl(id, (int)i, GETZCNT);
+
+		n += (up > 0 ? (uint64_t)up : 0) + (zero > 0 ? (uint64_t)zero : 0);
+	}
+	return n;
+}
+
+static void take_perm(const struct ipc_perm *p, struct sysv_stat *out)
+{
+	out->key = (uint32_t)p->__key;
+	out->mode = p->mode & 0777;
+	out->uid = p->uid;
+	out->gid = p->gid;
+}
+
+int sysv_stat(enum sysv_kind kind, int id, struct sysv_stat *out)
+{
+	struct shmid_ds shm;
+	struct semid_ds sem;
+	struct msqid_ds msg;
+
+	*out = (struct sysv_stat){0};
+	switch (kind) {
+	case SYSV_SHM:
+		if (shmctl(id, IPC_STAT, &shm))
+			return -errno;
+		take_perm(&shm.shm_perm, out);
+		out->size = shm.shm_segsz;
+		out->users = shm.shm_nattch;
+		out->cpid = shm.shm_cpid;
+		return 0;
+	case SYSV_SEM:
+		if (semctl(id, 0, IPC_STAT, (union semun){.buf = &sem}))
+			return -errno;
+		take_perm(&sem.sem_perm, out);
+		out->size = sem.sem_nsems;
+		out->users = waiting(id, sem.sem_nsems);
+		return 0;
+	default:
+		if (msgctl(id, IPC_STAT, &msg))
+			return -errno;
+		take_perm(&msg.msg_perm, out);
+		return 0;
+	}
+}
+
+int sysv_remove(enum sysv_kind kind, int id)
+{
+	int ret = kind == SYSV_SHM   ? shmctl(id, IPC_RMID, NULL)
+		  : kind == SYSV_SEM ? semctl(id, 0, IPC_RMID)
+				     : msgctl(id, IPC_RMID, NULL);
+
+	return ret ? -errno : 0;
+}
+
+int sysv_set_owner(enum sysv_kind kind, int id, uint32_t uid, uint32_t gid, uint32_t mode)
+{
+	struct shmid_ds shm;
+	struct semid_ds sem;
+	struct msqid_ds msg;
+	struct ipc_perm *perm = kind == SYSV_SHM   ? &shm.shm_perm
+				: kind == SYSV_SEM ? &sem.sem_perm
+						   : &msg.msg_perm;
+	int ret = kind == SYSV_SHM   ? shmctl(id, IPC_STAT, &shm)
+		  : kind == SYSV_SEM ? semctl(id, 0, IPC_STAT, (union semun){.buf = &sem})
+				     : msgctl(id, IPC_STAT, &msg);
+
+	if (ret)
+		return -errno;
+	perm->uid = uid;
+	perm->gid = gid;
+	perm->mode = (unsigned short)(mode & 0777);
+	ret = kind == SYSV_SHM	 ? shmctl(id, IPC_SET, &shm)
+	      : kind == SYSV_SEM ? semctl(id, 0, IPC_SET, (union semun){.buf = &sem})
+				 : msgctl(id, IPC_SET, &msg);
+	return ret ? -errno : 0;
+}
+
+static void use_up(enum sysv_kind kind)
+{
+	int id = kind == SYSV_SHM   ? shmget(IPC_PRIVATE, 1, 0600)
+		 : kind == SYSV_SEM ? semget(IPC_PRIVATE, 1, 0600)
+				    : msgget(IPC_PRIVATE, 0600);
+
+	if (id >= 0)
+		ignore_failure(sysv_remove(kind, id));
 }
 
 /* This thread only: the C library would change all of them. */

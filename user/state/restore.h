@@ -123,6 +123,8 @@ int files_restore_seal(struct restore_job *job) _must_use_; /* memfds; their con
 int ipc_restore_new(struct restore_job *job) _must_use_;
 /* The new id of segment @shmid, -1 when there is none. */
 int ipc_restored(const struct restore_job *job, uint32_t shmid);
+/* All processes have what they will undo: the values of semaphores. */
+int ipc_restore_values(struct restore_job *job) _must_use_;
 /* Our own attachment of the segment @i of the manifest, to fill it; NULL: it keeps its content. */
 void *ipc_restore_memory(const struct restore_job *job, size_t i);
 /* All are filled and attached: owners, modes, removed marks. */
