@@ -31,13 +31,13 @@ SRC_track  := dirty tracker uffd events events_caps events_hooks \
 SRC_image  := store store_dir store_fault names records dedup ctl ctl_file diff pages page_file manifest manifest.pb-c hash repo reader sweep txn prune verify place
 STATE_PROTO:= regs signals ids timers files \
               sysv
-SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note sysv_dump sysv_restore files_shared $(STATE_PROTO:%=%.pb-c)
+SRC_state  := state calls procfs arch_x86_64 regs signals ids ids_restore creds creds_restore timers vmas vmas_restore buildid files files_restore fdtable check ipc restore objects ipc_ids ipc_note ipc_remove sysv_dump sysv_restore files_shared $(STATE_PROTO:%=%.pb-c)
 SRC_dump   := collect copy describe dump finish populated route stream direct
 SRC_restore:= restore tree tracees fill choose
 SRC_session:= checkpoint control result session session_events segments segments_watch sites tracked peers
 SRC_obs    := sample view_json view_text wws
 SRC_cli    := cli cmd_check cmd_checkpoint cmd_restart cmd_trace main cli_repo cmd_list cmd_show show_files show_memory cmd_verify cmd_diff diff_print diff_symbols cmd_prune cmd_export \
-              cmd_shm
+              cmd_shm cmd_rm
 DIRS       := base proc inject track image state dump restore export session obs cli
 SRC_export := core pieces files memory notes output xstate_x86_64
 BPF        := faults guard life calls

@@ -87,11 +87,45 @@ static void test_existing(void **state)
 	check_end(j);
 }
 
+static int remove_objects(struct sysv_job *j, const char *expected)
+{
+	struct run r;
+	int status = icp(&r, NULL, "rm", "--dir", j->repo, "--ipc", NULL);
+	char *text = run_text(status ? r.err : r.out);
+
+	if (!strstr(text, expected))
+		fail_msg("expected '%s', got: %s", expected, text);
+	free(text);
+	run_close(&r);
+	return status;
+}
+
+/* Not while one of the job lives or somebody uses it; then all of it, of the job and of its restarts. */
+static void test_remove(void **state)
+{
+	struct sysv_job *j = *state;
+	struct sembuf up = {0, 1, 0};
+
+	start_calls(j);
+	free(sysv_cut(j, NULL));
+	assert_int_equal(remove_objects(j, "lives"), 1);
+	sysv_kill(j);
+	assert_int_equal(semop(semget(j->key, 0, 0), &up, 1), 0);
+	assert_int_equal(remove_objects(j, "is in use by pid"), 1);
+	sysv_clean(j);
+	free(sysv_restart(j, 1, NULL));
+	assert_int_equal(remove_objects(j, "lives"), 1);
+	sysv_kill(j);
+	assert_int_equal(remove_objects(j, "removed: message queue"), 0);
+	assert_true(semget(j->key, 0, 0) < 0 && msgget(j->key, 0) < 0);
+	assert_int_equal(remove_objects(j, ""), 0);
+}
+
 int main(void)
 {
 #define SYSV(name) cmocka_unit_test_setup_teardown(name, sysv_setup, sysv_teardown)
 	const struct CMUnitTest tests[] = {SYSV(test_calls), SYSV(test_again_and_again),
-					   SYSV(test_existing)};
+					   SYSV(test_existing), SYSV(test_remove)};
 
 	adopt_orphans();
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/page.h"
 #include "restore/internal.h"
+#include "state/ipc_remove.h"
 
 const char *const restart_phase_names[PHASES] = {"check", "make", "memory", "state", "release"};
 
@@ -60,20 +61,11 @@ static int open_version(struct restore *r)
 	return err;
 }
 
-#define RUN_DIR "/run/icp-bpf" /* as user/session/control.c has it */
-
 /* Without the right to make the directory there is no note: processes restarted later find segments by key only. */
 static void name_note(struct restore *r)
 {
-	size_t at;
-
-	if (mkdir(RUN_DIR, 0700) && errno != EEXIST)
-		return;
-	at = (size_t)snprintf(r->ipc_note, sizeof(r->ipc_note), RUN_DIR "/");
-	for (size_t i = 0; i < sizeof(r->repo->record.id); i++)
-		at += (size_t)snprintf(r->ipc_note + at, sizeof(r->ipc_note) - at, "%02x",
-				       r->repo->record.id[i]);
-	snprintf(r->ipc_note + at, sizeof(r->ipc_note) - at, ".%u.ipc", r->result->version);
+	if (!mkdir("/run/icp-bpf", 0700) || errno == EEXIST)
+		ipc_note_path(r->repo->record.id, r->result->version, r->ipc_note);
 }
 
 static int check(struct restore *r)

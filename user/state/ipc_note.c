@@ -17,12 +17,22 @@
 #include "proc/target.h"
 #include "proc/tasks.h"
 #include "state/ipc.h"
+#include "state/ipc_remove.h"
 
 uint64_t ipc_namespace(void)
 {
 	struct stat st;
 
 	return stat("/proc/thread-self/ns/ipc", &st) ? 0 : st.st_ino;
+}
+
+void ipc_note_path(const uint8_t id[16], uint32_t version, char path[128])
+{
+	int at = snprintf(path, 128, "/run/icp-bpf/");
+
+	for (size_t i = 0; i < 16; i++)
+		at += snprintf(path + at, 128 - (size_t)at, "%02x", id[i]);
+	snprintf(path + at, 128 - (size_t)at, ".%u.ipc", version);
 }
 
 void ipc_note_free(struct ipc_note *note)
