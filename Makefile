@@ -49,14 +49,14 @@ UNIT        := track/test_events obs/test_wws proc/test_sysvshm proc/test_symbol
 FUZZ        := ctl pages manifest record
 # name -> tests/targets/name.c: programs that are traced
 TARGETS     := symbols_static symbols_stripped checksum faultloop core_target oracle_target memload reborn \
-               sysv_target
+               sysv_target mgs_target
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # name -> tests/integration/name.c: run build/icp-bpf on real processes
 INTEGRATION := robust_kill refusals rights steady trace_exact trace_follow verbs export_core checkpoint_oracle checkpoint_faults restart \
-               sysv_shm sysv_cut sysv_calls
+               sysv_shm sysv_cut sysv_calls sysv_mgs
 # name -> tests/lib/name.c: what the integration tests share
 SRC_testlib := robust_procs kid tracer cut oracle \
                sysv_job

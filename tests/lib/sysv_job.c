@@ -113,24 +113,45 @@ static void add_maker(struct sysv_job *j, pid_t pid)
 	j->makers[j->n_makers++] = pid;
 }
 
-void sysv_start(struct sysv_job *j, const char *scene, int key, ...)
+static void start(struct sysv_job *j, const char **argv, size_t at, size_t room, va_list args)
 {
-	char number[16];
-	const char *argv[12] = {built("tests/targets/sysv_target"), scene, j->dir, number};
-	va_list args;
 	pid_t pid;
 
-	snprintf(number, sizeof(number), "%d", key);
-	va_start(args, key);
-	for (size_t i = 4; i < 11 && (argv[i] = va_arg(args, const char *)); i++)
-		;
-	va_end(args);
+	while (at + 1 < room && (argv[at] = va_arg(args, const char *)))
+		at++;
+	argv[at] = NULL;
 	pid = fork();
 	assert_true(pid >= 0);
 	if (!pid)
 		become(j, argv);
 	j->pids[j->n++] = pid;
 	add_maker(j, pid);
+}
+
+void sysv_start(struct sysv_job *j, const char *scene, int key, ...)
+{
+	char number[16];
+	const char *argv[12] = {built("tests/targets/sysv_target"), scene, j->dir, number};
+	va_list args;
+
+	snprintf(number, sizeof(number), "%d", key);
+	va_start(args, key);
+	start(j, argv, 4, 12, args);
+	va_end(args);
+}
+
+void sysv_start_program(struct sysv_job *j, const char *name, int key, ...)
+{
+	char number[16], path[64];
+	const char *argv[12] = {NULL, j->dir, number};
+	va_list args;
+
+	snprintf(path, sizeof(path), "tests/targets/%s", name);
+	argv[0] = built(path);
+	snprintf(number, sizeof(number), "%d", key);
+	va_start(args, key);
+	start(j, argv, 3, 12, args);
+	va_end(args);
 }
 
 static size_t add_args(const char **argv, size_t at, va_list args)

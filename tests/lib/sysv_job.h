@@ -29,6 +29,9 @@ void sysv_wait(const struct sysv_job *j, const char *name);
 
 /* One more root: sysv_target SCENE DIR KEY with these arguments (NULL at the end). */
 void sysv_start(struct sysv_job *j, const char *scene, int key, ...) __attribute__((sentinel));
+/* The same of another program: NAME DIR KEY... */
+void sysv_start_program(struct sysv_job *j, const char *name, int key, ...)
+	__attribute__((sentinel));
 /* Run icp-bpf checkpoint on all roots, with these arguments as well; its stderr, to be freed. */
 char *sysv_cut(const struct sysv_job *j, ...) __attribute__((sentinel));
 /* Kill and reap every process of the job. */
