@@ -244,6 +244,12 @@ static int note_populated(struct dump *d)
 			err = lost(p,
 				   populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		err = populated_segment(s, &s->stream.populated);
+		s->populated_known = !err;
+	}
 	return err;
 }
 

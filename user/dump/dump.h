@@ -30,6 +30,13 @@ struct dump;
 
 enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 
+/* Control structures of the segments as of the last version, kept by the owner like those of processes. */
+struct dump_segment_ctl {
+	int shmid;
+	struct ctl *ctl; /* may be NULL */
+};
+typedef VEC(struct dump_segment_ctl) dump_segment_ctls;
+
 struct dump_config {
 	struct repo *repo;     /* opened for writing; borrowed */
 	struct warden *warden; /* borrowed */
@@ -38,10 +45,11 @@ struct dump_config {
 		*batch;	    /* events drained meanwhile are appended here; with events only */
 	const pid_t *roots; /* the processes that the user named; borrowed */
 	size_t n_roots;
-	uint32_t parent;   /* a visible version, or 0: full */
-	bool dedup;	   /* store equal pages once: worth it for several processes */
-	bool full;	   /* write every page, whatever the parent has */
-	bool no_restart;   /* don't refuse what can't be restarted */
+	uint32_t parent; /* a visible version, or 0: full */
+	bool dedup;	 /* store equal pages once: worth it for several processes */
+	bool full;	 /* write every page, whatever the parent has */
+	bool no_restart; /* don't refuse what can't be restarted */
+	dump_segment_ctls *segment_ctls; /* borrowed, or NULL */
 	bool shm_detached; /* save segments that the job made and does not attach, too */
 	bool paranoid;	   /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;

@@ -109,6 +109,22 @@ static int segment_source_detached(struct dump_segment *s)
 	return s->source.file_fd < 0 ? fail(-errno, "open segment %d", s->shmid) : 0;
 }
 
+struct ctl **segment_ctl(struct dump *d, int shmid)
+{
+	struct dump_segment_ctl *slot;
+
+	if (!d->config.segment_ctls)
+		return NULL;
+	vec_each (c, d->config.segment_ctls)
+		if (c->shmid == shmid)
+			return &c->ctl;
+	slot = vec_push(d->config.segment_ctls);
+	if (!slot)
+		return NULL; /* it is read from the repository, then */
+	slot->shmid = shmid;
+	return &slot->ctl;
+}
+
 /* Without @v: one that nobody of the job attaches. */
 static int segment_add(struct dump *d, const struct dump_proc *p, const struct vma *v,
 		       const struct sysvshm_segment *info)
@@ -137,7 +153,8 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	s->source.file_size = s->size;
 	if (!err)
 		err = stream_open(d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
-				  parent_segment(d, s->shmid) != NULL, NULL);
+				  parent_segment(d, s->shmid) != NULL,
+				  segment_ctl(d, s->shmid));
 	s->stream.compare_all = true; /* until segments_known() knows better */
 	return err ? err : populated_segment(s, &s->stream.todo);
 }
@@ -258,7 +275,7 @@ int segments_settle(struct dump *d, bool all_exact)
 
 		if (info) /* frozen: what the manifest says of it */
 			s->info = *info;
-		if (unseen || !all_exact || !s->stream.populated.n)
+		if (unseen || !all_exact || !s->populated_known)
 			err = populated_segment(s, &s->stream.populated);
 		if (!err && unseen)
 			err = dirty_join(&s->stream.compare, &s->stream.populated);

@@ -156,6 +156,16 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
+/* They are of one repository. */
+static void check_segment_ctls(struct session *s, const struct repo *repo)
+{
+	if (!memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+		return;
+	vec_each (c, &s->segment_ctls)
+		ctl_free(c->ctl);
+	s->segment_ctls.n = 0;
+}
+
 static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo,
 		     size_t processes, struct dump **out)
 {
@@ -170,6 +180,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.full = r->full,
 		.no_restart = r->no_restart,
 		.paranoid = r->paranoid,
+		.segment_ctls = &s->segment_ctls,
 		.shm_detached = r->shm_detached,
 		.codec = r->codec,
 		.label = r->label,
@@ -181,6 +192,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 	};
 	int err = repo_latest(repo, &config.parent);
 
+	check_segment_ctls(s, repo);
 	return err ? err : dump_open(&config, out);
 }
 

@@ -32,7 +32,8 @@ struct session {
 	struct control *control; /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
-	segment_rates rates; /* of the last sample */
+	dump_segment_ctls segment_ctls; /* of base_repo */
+	segment_rates rates;		/* of the last sample */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 };
@@ -46,8 +47,8 @@ int session_catch_up(struct session *s) _must_use_;
 
 /* peers.c */
 /* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */
-int peers_look(struct session *s, const struct checkpoint_request *r, const pid_list *pids, pid_list *roots,
-	       struct dump_result *out) _must_use_;
+int peers_look(struct session *s, const struct checkpoint_request *r, const pid_list *pids,
+	       pid_list *roots, struct dump_result *out) _must_use_;
 
 /* control.c */
 void control_close(struct session *s);

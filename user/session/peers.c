@@ -51,14 +51,29 @@ static int take_peer(const struct checkpoint_request *r, const struct sysvshm_se
 	}
 }
 
-static bool any_segment(struct session *s, const pid_list *pids)
+/* How often the processes @pids attach segment @shmid, as the kernel counts it. */
+static uint64_t attachments(struct session *s, const pid_list *pids, int32_t shmid)
 {
+	uint64_t n = 0;
+
 	vec_each (pid, pids) {
 		struct tracked *p = session_find(s, *pid);
 
 		for (size_t i = 0; p && i < p->maps.n; i++)
-			if (p->maps.data[i].kind == VMA_SHM)
-				return true;
+			n += p->maps.data[i].kind == VMA_SHM &&
+			     (int32_t)p->maps.data[i].inode == shmid;
+	}
+	return n;
+}
+
+/* Reading the maps of every process of the machine takes a while: only if there must be others. */
+static bool has_others(struct session *s, const pid_list *pids, const struct sysvshm *list)
+{
+	vec_each (seg, list) {
+		uint64_t ours = attachments(s, pids, seg->shmid);
+
+		if (ours && ours != seg->nattch)
+			return true;
 	}
 	return false;
 }
@@ -68,12 +83,12 @@ int peers_look(struct session *s, const struct checkpoint_request *r, const pid_
 {
 	_cleanup_sysvshm_ struct sysvshm list = {0};
 	_cleanup_sysvshm_attachments_ struct sysvshm_attachments all = {0};
-	bool any = any_segment(s, pids);
-	int err = any ? sysvshm_read(&list) : 0;
+	int err = sysvshm_read(&list);
 
 	out->n_peers = 0;
-	if (!err && any)
-		err = sysvshm_attachments(&all);
+	if (err || !has_others(s, pids, &list))
+		return err;
+	err = sysvshm_attachments(&all);
 	for (size_t i = 0; i < list.n && !err; i++) {
 		size_t n;
 		const struct sysvshm_attachment *a =

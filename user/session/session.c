@@ -191,6 +191,9 @@ void session_close(struct session *s)
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
 	vec_free(&s->rates);
+	vec_each (c, &s->segment_ctls)
+		ctl_free(c->ctl);
+	vec_free(&s->segment_ctls);
 	vec_free(&s->gone);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
