@@ -36,8 +36,7 @@ static int check_set(const Icp__SemSet *s)
 	for (size_t i = 0; good && i < s->n_values; i++)
 		good = s->values[i] <= VALUE_MAX;
 	for (size_t i = 0; good && i < s->n_undo; i++)
-		good = s->undo[i]->number < s->n_values &&
-		       s->undo[i]->adjust >= -VALUE_MAX &&
+		good = s->undo[i]->number < s->n_values && s->undo[i]->adjust >= -VALUE_MAX &&
 		       s->undo[i]->adjust <= VALUE_MAX;
 	return good ? 0 : refuse(-EBADMSG, "a semaphore set makes no sense");
 }
