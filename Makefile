@@ -29,7 +29,9 @@ $(foreach d,$(DIRS),$(eval SRC_$(d) := $(call names,user/$(d),c,*)))
 STATE_PROTO := $(call names,user/state,proto,*)
 SRC_state   += $(STATE_PROTO:%=%.pb-c)
 SRC_image   += manifest.pb-c
-BPF         := $(call names,bpf,bpf.c,*)
+# eBPF objects of their own: bpf/name.bpf.c, build/name.skel.h; all others become one
+BPF_OWN     := undo
+BPF         := $(filter-out $(BPF_OWN),$(call names,bpf,bpf.c,*))
 
 # folder/test_name: tests/unit/folder/test_name.c
 UNIT        := $(call names,tests/unit,c,*/test_*)
@@ -116,6 +118,11 @@ $(B)/icp.bpf.o: $(BPF_OBJ)
 $(B)/icp.skel.h: $(B)/icp.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name icp_bpf > $@
 
+$(BPF_OWN:%=$(B)/%.skel.h): $(B)/%.skel.h: $(B)/bpf/%.bpf.o
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
+$(B)/user/track/undo.o: $(B)/undo.skel.h
+
 $(B)/user/track/events.o $(B)/user/track/events_hooks.o: $(B)/icp.skel.h
 
 # the running kernel's types in full, to copy from: vmlinux/README.md
@@ -183,7 +190,7 @@ $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_s
 tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
-$(OBJ) $(BPF_OBJ): | $(B)/.deps-build
+$(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
 $(UNIT_BIN) $(INT_BIN): | $(B)/.deps-check
 
 $(B)/.deps-%: scripts/install-deps
@@ -249,7 +256,7 @@ LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests
 .PHONY: lint
 lint:
 	@scripts/install-deps lint
-	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(PROTO_H) $(STATE_PROTO_H))
+	$(if $(BPF),$(AGAIN) $(B)/icp.skel.h $(BPF_OWN:%=$(B)/%.skel.h) $(PROTO_H) $(STATE_PROTO_H))
 	$(call say,FORMAT,'$(words $(LINT_ALL)) files')
 	$(Q)clang-format --dry-run -Werror $(LINT_ALL)
 	$(call say,CPPCHK,'$(words $(LINT_C)) files')

@@ -15,8 +15,8 @@ MIB = 1 << 20
 class Load:
     """tests/targets/memload.c"""
 
-    def __init__(self, args, mib):
-        self.child = subprocess.Popen([os.path.join(args.build, "tests/targets/memload"), str(mib)],
+    def __init__(self, args, mib, *attached):
+        self.child = subprocess.Popen([os.path.join(args.build, "tests/targets/memload"), str(mib), *map(str, attached)],
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self.child.pid
         self.mib = mib
@@ -130,5 +130,31 @@ def bench_chain(args):
             ", ".join(f"N={v} {times[v] / times[1]:.2f}x" for v in (10, 100, 1000)))
 
 
-BENCHES = {"full": bench_full, "increment": bench_increment, "fractions": bench_fractions,
+def bench_segments(args):
+    """Increments of 1 % of 256 MiB in jobs of 1, 4, 16 processes: a segment that all attach, against private memory of one of them."""
+    runs = {}
+    for n in (1, 4, 16):
+        for kind in ("private", "segment"):
+            with Load(args, 256, n, *(["private"] if kind == "private" else [])) as load, repository() as folder:
+                repo = os.path.join(folder, "r")
+                checkpoint(args, load, repo, "--keep-tracking")
+                time.sleep(3)  # the attaches are long ago: their times are whole seconds
+                done = []
+                for _ in range(max(7, args.pairs)):
+                    load.ask("dirty 655")
+                    done.append(checkpoint(args, load, repo))
+                subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(load.pid), "--stop-tracking"], check=True)
+            run = runs[kind, n] = {key: statistics.median(r[key] for r in done) for key in ("total_seconds", "pause_seconds", "bytes_written")}
+            print(f"  {kind}, {n}: total {run['total_seconds'] * 1e3:.1f} ms, pause {run['pause_seconds'] * 1e3:.2f} ms, "
+                  f"{run['bytes_written'] / MIB:.2f} MiB ({', '.join(sorted({r['found_by'] for r in done}))}), parts {done[-1]['pause']}", flush=True)
+
+    def ratio(n, key):
+        return runs["segment", n][key] / runs["private", n][key]
+
+    return ("increments of 1 % of 256 MiB, a segment against private memory in a job of as many processes: " +
+            "; ".join(f"{n} attached: time {ratio(n, 'total_seconds'):.2f}x, pause {ratio(n, 'pause_seconds'):.2f}x, "
+                      f"bytes {ratio(n, 'bytes_written'):.2f}x" for n in (1, 4, 16)))
+
+
+BENCHES = {"segments": bench_segments, "full": bench_full, "increment": bench_increment, "fractions": bench_fractions,
            "chain": bench_chain}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A process of a given size for the benchmarks: memload MIB. Fills its memory with random data, prints "ready", then obeys lines on stdin
+ * A process of a given size for the benchmarks: memload MIB [N [private]]. With N the memory is a System V segment (removed at once) that N
+ * processes attach: the others are children that do nothing. "private": such children, but memory that they don't have. Fills its memory with random data, prints "ready", then obeys lines on stdin
  * and answers each with one line:
  *     rate N    write N random pages a second from now on (0: none)
  *     dirty N   write N different pages once
@@ -9,12 +10,14 @@
  */
 #include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <signal.h>
 #include <time.h>
 #include <unistd.h>
@@ -96,11 +99,50 @@ static void obey(char *mem, size_t size, char *line, long *rate)
 	fflush(stdout);
 }
 
+static char *new_segment(size_t size)
+{
+	int id = shmget(IPC_PRIVATE, size, IPC_CREAT | 0600);
+	char *mem = id < 0 ? MAP_FAILED : shmat(id, NULL, 0);
+
+	shmctl(id, IPC_RMID, NULL);
+	return mem;
+}
+
+/* Each with the whole segment in its page table. */
+static void start_attachers(const char *mem, size_t size, int n)
+{
+	for (int i = 0; i < n; i++) {
+		volatile char sum = 0;
+		int pipe_ends[2];
+		char byte;
+
+		if (pipe(pipe_ends))
+			exit(1);
+		if (fork()) {
+			close(pipe_ends[1]);
+			if (read(pipe_ends[0], &byte, 1) != 1)
+				exit(1);
+			close(pipe_ends[0]);
+			continue;
+		}
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (size_t at = 0; at < size; at += PAGE)
+			sum += mem[at];
+		if (write(pipe_ends[1], "", 1) != 1)
+			exit(1);
+		for (;;)
+			pause();
+	}
+}
+
 int main(int argc, char **argv)
 {
 	size_t size = (size_t)(argc > 1 ? atol(argv[1]) : 64) << 20;
-	char *mem =
-		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int attached = argc > 2 ? atoi(argv[2]) : 0;
+	bool private = argc > 3 || !attached;
+	char *mem = !private ? new_segment(size)
+			     : mmap(NULL, size, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char line[512];
 	long rate = 0;
 
@@ -108,8 +150,12 @@ int main(int argc, char **argv)
 	if (mem == MAP_FAILED)
 		return 1;
 	madvise(mem, size, MADV_NOHUGEPAGE);
+	if (private)
+		start_attachers(mem, 0, attached - 1);
 	for (size_t i = 0; i < size / 8; i++)
 		((uint64_t *)mem)[i] = next();
+	if (!private)
+		start_attachers(mem, size, attached - 1);
 	setvbuf(stdin, NULL, _IONBF, 0);
 	puts("ready");
 	fflush(stdout);

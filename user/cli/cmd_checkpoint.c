@@ -23,6 +23,8 @@ struct options {
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
 	bool keep, stop, full, paranoid, no_restart, tcp_close, json;
+	bool shm_detached;
+	enum shm_peers shm_peers;
 	enum dump_release_how how;
 	enum icp_codec codec;
 	char path[PATH_MAX]; /* dir, absolute */
@@ -44,6 +46,8 @@ enum {
 	OPT_PARANOID,
 	OPT_NO_RESTART,
 	OPT_TCP_CLOSE,
+	OPT_SHM_PEERS,
+	OPT_SHM_DETACHED,
 };
 
 static const struct option long_options[] = {
@@ -63,6 +67,8 @@ static const struct option long_options[] = {
 	{"paranoid", no_argument, NULL, OPT_PARANOID},
 	{"no-restart", no_argument, NULL, OPT_NO_RESTART},
 	{"tcp-close", no_argument, NULL, OPT_TCP_CLOSE},
+	{"shm-peers", required_argument, NULL, OPT_SHM_PEERS},
+	{"shm-detached", no_argument, NULL, OPT_SHM_DETACHED},
 	{NULL, 0, NULL, 0},
 };
 
@@ -88,6 +94,20 @@ static int take_how(struct options *o, enum dump_release_how how)
 				 "--kill and --leave-frozen exclude each other");
 	o->how = how;
 	return 0;
+}
+
+static int take_peers(struct options *o, const char *word)
+{
+	static const char *const words[] = {"warn", "include", "refuse"}; /* enum shm_peers */
+
+	for (int i = SHM_PEERS_WARN; i <= SHM_PEERS_REFUSE; i++) {
+		if (!strcmp(word, words[i])) {
+			o->shm_peers = (enum shm_peers)i;
+			return 0;
+		}
+	}
+	return cli_usage(&verb_checkpoint,
+			 "--shm-peers takes include, warn or refuse, not '%s'", word);
 }
 
 static int take_option(struct options *o, int opt, char **argv)
@@ -141,6 +161,11 @@ static int take_option(struct options *o, int opt, char **argv)
 		return 0;
 	case OPT_TCP_CLOSE:
 		o->tcp_close = true;
+		return 0;
+	case OPT_SHM_PEERS:
+		return take_peers(o, optarg);
+	case OPT_SHM_DETACHED:
+		o->shm_detached = true;
 		return 0;
 	default:
 		return cli_bad_option(&verb_checkpoint, argv);
@@ -200,6 +225,8 @@ static struct checkpoint_request request_of(const struct options *o)
 		.no_restart = o->no_restart,
 		.tcp_close = o->tcp_close,
 		.paranoid = o->paranoid,
+		.shm_detached = o->shm_detached,
+		.shm_peers = o->shm_peers,
 		.codec = o->codec,
 		.how = o->how,
 		.roots = o->pids.data,
@@ -211,6 +238,12 @@ static int print_result(const struct options *o, const struct dump_result *r)
 {
 	char pages[32], zero[32], bytes[16];
 
+	for (size_t i = 0; i < r->n_peers; i++)
+		note("warning: pid %d (%s) attaches the segment with key %#x (id %d) and is "
+		     "not "
+		     "part of the job: what it writes is saved, the process is not",
+		     r->peers[i].pid, r->peers[i].comm, (unsigned)r->peers[i].key,
+		     r->peers[i].shmid);
 	if (o->json) {
 		json_t *line = result_to_json(r);
 		int err = !line || json_dumpf(line, stdout, JSON_COMPACT);
@@ -476,6 +509,11 @@ const struct verb verb_checkpoint = {
 		"(sockets...): only the data is wanted\n"
 		"      --tcp-close      connections to processes outside of the job are saved "
 		"as closed: not refused\n"
+		"      --shm-peers HOW  a process outside the job attaches a segment of it: "
+		"warn "
+		"(the default), include it, refuse\n"
+		"      --shm-detached   save segments, too, that the job made and nobody of it "
+		"attaches\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir "

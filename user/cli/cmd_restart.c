@@ -17,6 +17,9 @@ struct options {
 	long version; /* 0: the newest */
 	bool detach, json, keep, apart, rewind, tcp_close, time_namespace;
 	enum ctl_lookup lookup;
+	pid_list pids;
+	enum ipc_existing shm_existing;
+	bool new_ipc;
 };
 
 enum {
@@ -30,6 +33,8 @@ enum {
 	OPT_TCP_CLOSE,
 	OPT_TIME,
 	OPT_JSON,
+	OPT_EXISTING,
+	OPT_NEW_IPC,
 };
 
 static const struct option long_options[] = {
@@ -43,8 +48,26 @@ static const struct option long_options[] = {
 	{"new-pid-namespace", no_argument, NULL, OPT_APART},
 	{"files", required_argument, NULL, OPT_FILES},
 	{"json", no_argument, NULL, OPT_JSON},
+	{"pid", required_argument, NULL, 'p'},
+	{"shm-existing", required_argument, NULL, OPT_EXISTING},
+	{"new-ipc-namespace", no_argument, NULL, OPT_NEW_IPC},
 	{NULL, 0, NULL, 0},
 };
+
+static int take_existing(struct options *o, const char *word)
+{
+	static const char *const words[] = {"refuse", "adopt",
+					    "replace"}; /* enum ipc_existing */
+
+	for (int i = IPC_REFUSE; i <= IPC_REPLACE; i++) {
+		if (!strcmp(word, words[i])) {
+			o->shm_existing = (enum ipc_existing)i;
+			return 0;
+		}
+	}
+	return cli_usage(&verb_restart,
+			 "--shm-existing takes refuse, adopt or replace, not '%s'", word);
+}
 
 static int take_option(struct options *o, int opt, char **argv)
 {
@@ -86,6 +109,13 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_JSON:
 		o->json = true;
 		return 0;
+	case 'p':
+		return cli_add_pid(&verb_restart, &o->pids, optarg);
+	case OPT_EXISTING:
+		return take_existing(o, optarg);
+	case OPT_NEW_IPC:
+		o->new_ipc = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_restart, argv);
 	}
@@ -96,7 +126,7 @@ static int parse(struct options *o, int argc, char **argv)
 	int opt, status;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "p:", long_options, NULL)) != -1) {
 		status = take_option(o, opt, argv);
 		if (status)
 			return status;
@@ -206,13 +236,18 @@ static int run(int argc, char **argv)
 					 .rewind = o.rewind,
 					 .tcp_close = o.tcp_close,
 					 .time_namespace = o.time_namespace,
-					 .lookup = o.lookup};
+					 .lookup = o.lookup,
+					 .pids = o.pids.data,
+					 .n_pids = o.pids.n,
+					 .shm_existing = o.shm_existing,
+					 .new_ipc_namespace = o.new_ipc};
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	foreground_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
 	err = check_tracking(&o);
 	if (!err)
 		err = restart(&config, &result);
+	vec_free(&o.pids);
 	if (err)
 		return cli_failed(err);
 	if (o.json)
@@ -246,6 +281,18 @@ const struct verb verb_restart = {
 		"\n"
 		"      --dir DIR        the repository\n"
 		"      --version N      the newest version by default\n"
+		"  -p, --pid PID        only this process of the version, with its "
+		"descendants; "
+		"may be repeated. Others may follow\n"
+		"                       in a later restart, which links to the System V "
+		"segments "
+		"that are there\n"
+		"      --shm-existing HOW  where the key of a segment is taken: refuse (the "
+		"default); adopt: use the segment with what\n"
+		"                       is in it; replace: remove it first\n"
+		"      --new-ipc-namespace  System V objects apart from the host's, with the "
+		"ids "
+		"that they had\n"
 		"      --detach         leave the job to itself once it runs\n"
 		"      --tcp-close      TCP connections come back closed, as after a network "
 		"error\n"

@@ -344,6 +344,24 @@ static int collect_pages(struct dump *d)
 	return err;
 }
 
+static int collect_job(struct dump *d)
+{
+	_cleanup_(free_pids) pid_list pids = {0};
+	const Icp__Manifest *parent = d->parent;
+
+	vec_each (p, &d->procs) {
+		pid_t *slot = (*p)->gone ? NULL : vec_push(&pids);
+
+		if (!slot && !(*p)->gone)
+			return fail(-ENOMEM, "processes of the job");
+		if (slot)
+			*slot = (*p)->src.target->pid;
+	}
+	if (parent && strcmp(parent->boot_id, d->manifest->boot_id))
+		parent = NULL;
+	return state_job_dump(d->state, parent, pids.data, pids.n, d->config.no_restart);
+}
+
 static int collect_state(struct dump *d)
 {
 	int err = 0;
@@ -359,7 +377,7 @@ static int collect_state(struct dump *d)
 		if (err)
 			return wrap(err, "dump pid %d", p->src.target->pid);
 	}
-	return err;
+	return err ? err : collect_job(d);
 }
 
 int dump_collect(struct dump *d)

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proc/sysvshm.h"
-
 static int set_text(char **field, const char *text)
 {
 	char *copy = strdup(text);
@@ -149,8 +147,7 @@ int describe_zombies(struct dump *d)
 	return err;
 }
 
-static int add_segment(struct dump *d, const struct dump_segment *s,
-		       const struct sysvshm_segment *info)
+static int add_segment(struct dump *d, const struct dump_segment *s)
 {
 	Icp__Manifest *m = d->manifest;
 	Icp__Segment *image;
@@ -163,13 +160,11 @@ static int add_segment(struct dump *d, const struct dump_segment *s,
 		return fail(-ENOMEM, "manifest");
 	icp__segment__init(image);
 	m->segments[m->n_segments++] = image;
+	state_fill_segment(&s->info, image);
 	image->shmid = (uint32_t)s->shmid;
 	image->size = s->size;
 	image->pages = ctl_pages(s->stream.ctl);
 	image->zero_pages = ctl_zeros(s->stream.ctl);
-	if (!info)
-		return 0;
-	state_fill_segment(info, image);
 	return 0;
 }
 
@@ -192,7 +187,6 @@ static int describe_numbers(struct dump *d)
 
 int describe_end(struct dump *d)
 {
-	_cleanup_sysvshm_ struct sysvshm list = {0};
 	int err = 0;
 
 	drop_gone(d);
@@ -209,11 +203,8 @@ int describe_end(struct dump *d)
 	}
 	if (!err)
 		err = state_job_finish(d->state, d->manifest);
-	if (!err && d->segments.n)
-		err = sysvshm_read(&list);
 	for (size_t i = 0; !err && i < d->segments.n; i++)
-		err = add_segment(d, d->segments.data[i],
-				  sysvshm_find(&list, d->segments.data[i]->shmid));
+		err = add_segment(d, d->segments.data[i]);
 	if (!err)
 		err = contents_describe(d);
 	if (!err && !d->config.no_restart)

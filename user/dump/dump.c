@@ -212,6 +212,8 @@ static int first_rounds(struct dump *d)
 		err = lost(p, err);
 	}
 	if (!err)
+		err = segments_find_detached(d);
+	if (!err)
 		err = segments_known(d);
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
@@ -278,6 +280,12 @@ static int note_populated(struct dump *d)
 		if (!p->gone)
 			err = lost(p,
 				   populated_of(p, &p->stream.populated, &p->stream.compare));
+	}
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		err = populated_segment(s, &s->stream.populated);
+		s->populated_known = !err;
 	}
 	return err;
 }

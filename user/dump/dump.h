@@ -30,6 +30,13 @@ struct dump;
 
 enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 
+/* Control structures of the segments as of the last version, kept by the owner like those of processes. */
+struct dump_segment_ctl {
+	int shmid;
+	struct ctl *ctl; /* may be NULL */
+};
+typedef VEC(struct dump_segment_ctl) dump_segment_ctls;
+
 struct dump_config {
 	struct repo *repo;     /* opened for writing; borrowed */
 	struct warden *warden; /* borrowed */
@@ -44,7 +51,9 @@ struct dump_config {
 	bool no_restart; /* don't refuse what can't be restarted */
 	bool kill;	 /* the job is to end after it */
 	bool tcp_close;	 /* connections out of the job are saved as closed */
-	bool paranoid;	 /* event-driven and scan: fail on a difference that costs data */
+	dump_segment_ctls *segment_ctls; /* borrowed, or NULL */
+	bool shm_detached; /* save segments that the job made and does not attach, too */
+	bool paranoid;	   /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;		/* "" for none */
 	struct dump_progress *progress; /* kept up to date; borrowed */
@@ -73,6 +82,14 @@ struct dump_source {
 		since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };
 
+/* A process outside the job that attaches a segment of it. */
+struct dump_peer {
+	pid_t pid;
+	int32_t key, shmid;
+	char comm[16];
+};
+#define DUMP_PEERS 16
+
 struct dump_result {
 	uint32_t version, parent;
 	bool incremental;
@@ -84,7 +101,9 @@ struct dump_result {
 	uint64_t bytes_written;
 	unsigned precopy_rounds;
 	char held[32]; /* the table of nft that holds back packets of its connections; "" */
-	uint64_t stale_pages; /* stored, and stored again in a later round */
+	uint64_t stale_pages;		    /* stored, and stored again in a later round */
+	struct dump_peer peers[DUMP_PEERS]; /* those that were only warned of */
+	size_t n_peers;
 	uint64_t pause_ns, total_ns;
 	struct { /* where the pause went */
 		uint64_t freeze_ns, dirty_ns, copy_ns, state_ns;

@@ -143,6 +143,14 @@ int dump_commit(struct dump *d, struct dump_result *out)
 			*(*p)->src.ctl = take_ptr((*p)->stream.ctl);
 		}
 	}
+	vec_each (s, &d->segments) {
+		struct ctl **owned = segment_ctl(d, (*s)->shmid);
+
+		if (owned) {
+			ctl_free(*owned);
+			*owned = take_ptr((*s)->stream.ctl);
+		}
+	}
 	d->result.total_ns = now_ns() - d->start_ns;
 	if (d->config.kill && state_held(d->state))
 		snprintf(d->result.held, sizeof(d->result.held), "%s", state_held(d->state));

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "dump/dump.h"
+#include "proc/sysvshm.h"
 #include "state/state.h"
 
 /* Where pages are read from: a process's memory, or a segment's file. */
@@ -62,6 +63,8 @@ struct dump_segment {
 	struct stream stream;
 	struct page_source source;
 	uint64_t size;
+	struct sysvshm_segment info; /* as of the freeze */
+	bool populated_known;	     /* stream.populated is, as of the last take */
 };
 
 /* What is in a deleted file. */
@@ -147,6 +150,10 @@ int stream_remove_others(struct stream *s, const struct dirty *keep,
 int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set,
 		bool last) _must_use_;
 int segments_find(struct dump *d) _must_use_;
+/* The owner's copy of its control structure, or NULL. */
+struct ctl **segment_ctl(struct dump *d, int shmid);
+/* Those that no process attaches, if the version shall have them. */
+int segments_find_detached(struct dump *d) _must_use_;
 int segments_known(struct dump *d) _must_use_;
 /* Frozen: what is populated, and what must be compared. */
 int segments_settle(struct dump *d, bool all_exact) _must_use_;

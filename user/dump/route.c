@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/shm.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "base/log.h"
+#include "base/page.h"
 #include "dump/internal.h"
 #include "proc/sysvshm.h"
 
@@ -85,6 +87,45 @@ static int segment_source(struct dump_segment *s, const struct dump_proc *p,
 				     : 0;
 }
 
+/*
+ * We attach it for a moment, to find its file. That shows in its times, so such a segment is compared as a whole every time.
+ * -ENOENT (bare): it is gone.
+ */
+static int segment_source_detached(struct dump_segment *s)
+{
+	void *at = shmat(s->shmid, NULL, SHM_RDONLY);
+	uint64_t len = (s->size + page_size() - 1) & ~(page_size() - 1);
+	char path[96];
+
+	if (at == (void *)-1)
+		return errno == EINVAL || errno == EIDRM
+			       ? -ENOENT
+			       : fail(-errno, "attach segment %d", s->shmid);
+	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)at,
+		 (unsigned long)at + len);
+	s->source = (struct page_source){.pid = getpid(), .mem_fd = -1};
+	s->source.file_fd = open(path, O_RDONLY | O_CLOEXEC);
+	shmdt(at);
+	return s->source.file_fd < 0 ? fail(-errno, "open segment %d", s->shmid) : 0;
+}
+
+struct ctl **segment_ctl(struct dump *d, int shmid)
+{
+	struct dump_segment_ctl *slot;
+
+	if (!d->config.segment_ctls)
+		return NULL;
+	vec_each (c, d->config.segment_ctls)
+		if (c->shmid == shmid)
+			return &c->ctl;
+	slot = vec_push(d->config.segment_ctls);
+	if (!slot)
+		return NULL; /* it is read from the repository, then */
+	slot->shmid = shmid;
+	return &slot->ctl;
+}
+
+/* Without @v: one that nobody of the job attaches. */
 static int segment_add(struct dump *d, const struct dump_proc *p, const struct vma *v,
 		       const struct sysvshm_segment *info)
 {
@@ -92,16 +133,18 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 	int err;
 
 	if (!slot)
-		return fail(-ENOMEM, "segment %d", (int)v->inode);
+		return fail(-ENOMEM, "segment %d", v ? (int)v->inode : info->shmid);
 	s = *slot = calloc(1, sizeof(*s));
 	if (!s) {
 		d->segments.n--;
-		return fail(-ENOMEM, "segment %d", (int)v->inode);
+		return fail(-ENOMEM, "segment %d", v ? (int)v->inode : info->shmid);
 	}
-	s->shmid = (int)v->inode;
+	s->shmid = v ? (int)v->inode : info->shmid;
 	s->source.file_fd = s->source.mem_fd = -1;
 	s->size = info ? info->size : v->end - v->start;
-	err = segment_source(s, p, v);
+	if (info)
+		s->info = *info;
+	err = v ? segment_source(s, p, v) : segment_source_detached(s);
 	if (err == -ENOENT) {
 		d->segments.n--;
 		free(s);
@@ -112,7 +155,7 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 		err = stream_open(
 			d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
 			parent_segment(d, s->shmid) ? ICP_STREAM_SHM | (uint32_t)s->shmid : 0,
-			NULL);
+			segment_ctl(d, s->shmid));
 	s->stream.compare_all = true; /* until segments_known() knows better */
 	return err ? err : populated_segment(s, &s->stream.todo);
 }
@@ -136,6 +179,38 @@ int segments_find(struct dump *d)
 			if (!err)
 				err = segment_add(d, p, v, sysvshm_find(&list, (int)v->inode));
 		}
+	}
+	return err;
+}
+
+/* Did one of the job make it? Pids are used again: not before that process began. */
+static bool made_by_job(const struct dump *d, const struct sysvshm_segment *info)
+{
+	for (size_t i = 0; i < d->procs.n; i++) {
+		const struct target *t = d->procs.data[i]->src.target;
+		struct timespec up, now;
+		int64_t began;
+
+		if (t->pid != info->cpid)
+			continue;
+		clock_gettime(CLOCK_BOOTTIME, &up);
+		clock_gettime(CLOCK_REALTIME, &now);
+		began = now.tv_sec - up.tv_sec +
+			(int64_t)(t->start_time / (uint64_t)sysconf(_SC_CLK_TCK));
+		return info->ctime >= began - 2;
+	}
+	return false;
+}
+
+int segments_find_detached(struct dump *d)
+{
+	_cleanup_sysvshm_ struct sysvshm list = {0};
+	int err = d->config.shm_detached ? sysvshm_read(&list) : 0;
+
+	vec_each (info, &list) {
+		if (!err && !segment_find(d, info->shmid) &&
+		    (made_by_job(d, info) || parent_segment(d, info->shmid)))
+			err = segment_add(d, NULL, NULL, info);
 	}
 	return err;
 }
@@ -205,7 +280,9 @@ int segments_settle(struct dump *d, bool all_exact)
 			      info->dtime >= d->start_time - 1 ||
 			      info->nattch != attachments(d, s->shmid);
 
-		if (unseen || !all_exact || !s->stream.populated.n)
+		if (info) /* frozen: what the manifest says of it */
+			s->info = *info;
+		if (unseen || !all_exact || !s->populated_known)
 			err = populated_segment(s, &s->stream.populated);
 		if (!err && unseen)
 			err = dirty_join(&s->stream.compare, &s->stream.populated);

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "base/io.h"
+#include "base/log.h"
 
 #ifndef MFD_HUGE_SHIFT
 #define MFD_HUGE_SHIFT 26 /* linux/memfd.h, which sys/mman.h of glibc leaves out */
@@ -224,8 +226,8 @@ int sysvshm_attachments(struct sysvshm_attachments *out)
 	*out = (struct sysvshm_attachments){};
 	if (!proc)
 		return fail(-errno, "open /proc");
-	if (stat("/proc/self/ns/ipc", &our_ipc))
-		return errno == ENOENT ? 0 : fail(-errno, "stat /proc/self/ns/ipc");
+	if (stat("/proc/thread-self/ns/ipc", &our_ipc))
+		return errno == ENOENT ? 0 : fail(-errno, "stat /proc/thread-self/ns/ipc");
 	err = learn_devices(&devices);
 	if (err)
 		return err;
@@ -273,4 +275,25 @@ const struct sysvshm_attachment *sysvshm_attachments_of(const struct sysvshm_att
 
 	*n = lower_bound(a, (int64_t)shmid + 1) - first;
 	return *n ? a->data + first : NULL;
+}
+
+void sysvshm_join(const pid_t *pids, size_t n)
+{
+	_cleanup_fd_ int fd = -1;
+	struct stat ours, first = {0}, st;
+	char path[40];
+
+	if (stat("/proc/thread-self/ns/ipc", &ours))
+		return;
+	for (size_t i = 0; i < n; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/ipc", pids[i]);
+		if (stat(path, &st) || (i && st.st_ino != first.st_ino))
+			return;
+		first = st;
+	}
+	if (!n || first.st_ino == ours.st_ino)
+		return;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWIPC))
+		debug("can't enter the IPC namespace of pid %d", pids[0]);
 }

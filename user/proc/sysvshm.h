@@ -47,6 +47,12 @@ const struct sysvshm_segment *sysvshm_find(const struct sysvshm *s, int32_t shmi
 /* Parse text in the format of /proc/sysvipc/shm. -EPROTO with a message when it isn't. */
 int sysvshm_parse(const char *text, struct sysvshm *out) _must_use_;
 
+/*
+ * See what the processes @pids see: enter their IPC namespace, if all are in one that isn't ours and we may. The calling
+ * thread only.
+ */
+void sysvshm_join(const pid_t *pids, size_t n);
+
 /* One place where a process attaches a segment; what mprotect() split is one again. */
 struct sysvshm_attachment {
 	int32_t shmid;

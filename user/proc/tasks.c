@@ -103,3 +103,35 @@ char tasks_state(pid_t pid)
 	after = strrchr(text, ')');
 	return after && after[1] ? after[2] : 0;
 }
+
+uint64_t tasks_start_time(pid_t pid)
+{
+	_cleanup_free_ char *text = NULL;
+	unsigned long long start;
+	char path[32], state;
+	const char *after;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (pid <= 0 || io_read_file(AT_FDCWD, path, &text, NULL))
+		return 0;
+	after = strrchr(text, ')');
+	if (!after ||
+	    sscanf(after,
+		   ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d "
+		   "%*d %llu",
+		   &state, &start) != 2)
+		return 0;
+	return state == 'Z' || state == 'X' ? 0 : start;
+}
+
+bool tasks_comm(pid_t pid, char comm[16])
+{
+	_cleanup_free_ char *text = NULL;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	if (pid <= 0 || io_read_file(AT_FDCWD, path, &text, NULL))
+		return false;
+	snprintf(comm, 16, "%.*s", (int)strcspn(text, "\n"), text);
+	return true;
+}

@@ -24,4 +24,9 @@ int tasks_descendants(pid_t pid, pid_list *out) _must_use_;
 /* The state of a process as /proc/PID/stat has it (R S D T t Z X), or 0 when there is none. */
 char tasks_state(pid_t pid);
 
+/* Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is dead. */
+uint64_t tasks_start_time(pid_t pid);
+/* Its name; false when there is no such process. */
+bool tasks_comm(pid_t pid, char comm[16]);
+
 #endif

@@ -314,6 +314,8 @@ int fill_segments(struct restore *r)
 	int err = reader_open(r->repo, &rd);
 
 	for (size_t i = 0; i < r->manifest->n_segments && !err; i++) {
+		if (!ipc_restore_memory(&r->job, i))
+			continue; /* not ours to fill */
 		err = fill_segment(r, rd, i);
 		if (err)
 			return wrap(err, "segment with key %#x", r->manifest->segments[i]->key);

@@ -32,6 +32,7 @@ struct restore {
 	int die;   /* zombies end when its other end is closed: groups are complete then */
 	bool made; /* there may be processes */
 	int go;	   /* eventfd: a stub waits until all are there */
+	char ipc_note[128];
 };
 
 /* ---- tree.c ---- */
@@ -43,6 +44,10 @@ int tree_check_pids(const struct restore *r) _must_use_;
 int tree_make(struct restore *r) _must_use_;
 /* Kill and reap whatever was made. */
 void tree_kill(struct restore *r);
+
+/* ---- choose.c ---- */
+/* Leave in the manifest what the restart of some of its processes needs. */
+int choose_processes(struct restore *r) _must_use_;
 
 /* ---- tracees.c: all of them one process at a time, through r->batch ---- */
 int tracee_seize(struct restore *r, struct restore_proc *p) _must_use_;

@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/page.h"
 #include "restore/builder.h"
+#include "state/ipc_remove.h"
 
 const char *const restart_phase_names[PHASES] = {"check", "make", "memory", "state", "release"};
 
@@ -58,6 +60,8 @@ static int open_version(struct restore *r)
 		err = repo_manifest(r->repo, r->result->version, &r->manifest);
 	if (!err)
 		err = check_machine(r->manifest);
+	if (!err)
+		err = choose_processes(r);
 	return err;
 }
 
@@ -73,6 +77,13 @@ static int note_streams(struct restore *r)
 	for (size_t i = 0; r->streams && i < r->manifest->n_processes; i++)
 		r->streams[i] = r->manifest->processes[i]->pid;
 	return r->streams ? 0 : fail(-ENOMEM, "prepare the processes");
+}
+
+/* Without the right to make the directory there is no note: processes restarted later find segments by key only. */
+static void name_note(struct restore *r)
+{
+	if (!mkdir("/run/icp-bpf", 0700) || errno == EEXIST)
+		ipc_note_path(r->repo->record.id, r->result->version, r->ipc_note);
 }
 
 /* What comes and goes meanwhile, our threads too, has pids that nobody wants. */
@@ -100,6 +111,11 @@ static int check(struct restore *r)
 		err = pids_translate(r->manifest, r->config->new_pid_namespace);
 	if (!err)
 		err = leave_room(r);
+	if (!err)
+		name_note(r);
+	r->job.ipc = (struct ipc_how){.existing = r->config->shm_existing,
+				      .new_namespace = r->config->new_ipc_namespace,
+				      .note = r->ipc_note};
 	if (!err)
 		err = restore_job_init(&r->job, r->manifest);
 	if (!err)
@@ -228,6 +244,7 @@ static int release(struct restore *r)
 {
 	int err = 0;
 
+	err = ipc_restore_values(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)
 		if (lives(&r->procs[i]))
 			err = tracee_settle(r, &r->procs[i]);

@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include "image/repo.h"
+#include "state/restore.h"
 
 struct restart_config {
 	const char *dir;
@@ -30,6 +31,11 @@ struct restart_config {
 	bool tcp_close;	     /* TCP connections come back closed */
 	bool time_namespace; /* monotonic and boot time go on from where they were */
 	enum ctl_lookup lookup;
+	const pid_t
+		*pids; /* only these of the version, each with its descendants; n_pids 0: all */
+	size_t n_pids;
+	enum ipc_existing shm_existing;
+	bool new_ipc_namespace;
 };
 
 enum restart_phase {

@@ -144,6 +144,16 @@ static int choose_parent(const struct session *s, struct repo *repo, uint32_t *p
 	return 0;
 }
 
+/* They are of one repository. */
+static void check_segment_ctls(struct session *s, const struct repo *repo)
+{
+	if (!memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+		return;
+	vec_each (c, &s->segment_ctls)
+		ctl_free(c->ctl);
+	s->segment_ctls.n = 0;
+}
+
 static int open_dump(struct session *s, const struct checkpoint_request *r, struct repo *repo,
 		     size_t processes, struct dump **out)
 {
@@ -160,6 +170,8 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.kill = r->how == DUMP_KILL,
 		.tcp_close = r->tcp_close,
 		.paranoid = r->paranoid,
+		.segment_ctls = &s->segment_ctls,
+		.shm_detached = r->shm_detached,
 		.codec = r->codec,
 		.label = r->label,
 		.progress = &s->progress,
@@ -170,6 +182,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 	};
 	int err = choose_parent(s, repo, &config.parent);
 
+	check_segment_ctls(s, repo);
 	return err ? err : dump_open(&config, out);
 }
 
@@ -197,16 +210,43 @@ static void rebase(struct session *s, const struct repo *repo, uint32_t version)
 	}
 }
 
-static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
+/* The job, and what shares its segments; @r names the roots that came in with that. */
+static int follow_job(struct session *s, struct checkpoint_request *r, pid_list *roots,
+		      pid_list *pids, struct dump_result *out)
+{
+	size_t before;
+	int err;
+
+	do { /* who comes in may attach other segments */
+		before = roots->n;
+		err = follow_trees(s, r, pids);
+		if (!err)
+			err = peers_look(s, r, pids, roots, out);
+		r->roots = roots->data;
+		r->n_roots = roots->n;
+	} while (!err && roots->n > before);
+	return err;
+}
+
+static int try_checkpoint(struct session *s, const struct checkpoint_request *request,
 			  struct repo *repo, struct dump_result *out)
 {
-	_cleanup_(free_pids) pid_list pids = {0};
+	struct checkpoint_request copy = *request, *r = &copy;
+	_cleanup_(free_pids) pid_list pids = {0}, roots = {0};
 	_cleanup_dump_ struct dump *d = NULL;
+	struct dump_result seen = {0};
 	int err, end;
 
 	vec_each (p, &s->processes)
 		(*p)->in_dump = false;
-	err = follow_trees(s, r, &pids);
+	for (size_t i = 0; i < r->n_roots; i++) {
+		pid_t *slot = vec_push(&roots);
+
+		if (!slot)
+			return fail(-ENOMEM, "processes of the job");
+		*slot = request->roots[i];
+	}
+	err = follow_job(s, r, &roots, &pids, &seen);
 	if (!err)
 		err = open_dump(s, r, repo, pids.n, &d);
 	if (!err)
@@ -215,6 +255,8 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *r,
 		err = run_phases(s, d, repo, r, out);
 	if (err && err != -EIO)
 		return err;
+	memcpy(out->peers, seen.peers, sizeof(out->peers));
+	out->n_peers = seen.n_peers;
 	if (out->version)
 		rebase(s, repo, out->version);
 	end = err ? 0 : dump_end_job(d, r->how);

@@ -6,11 +6,15 @@
 #include "dump/dump.h"
 #include "session/session.h"
 
+/* What to do about a process outside the job that attaches a segment of it. */
+enum shm_peers { SHM_PEERS_WARN, SHM_PEERS_INCLUDE, SHM_PEERS_REFUSE };
+
 struct checkpoint_request {
 	const char *
 		dir; /* of the repository; made if it is not there. Absolute when sent to a session */
 	const char *label; /* may be NULL */
-	bool full, no_restart, paranoid, tcp_close;
+	bool full, no_restart, paranoid, tcp_close, shm_detached;
+	enum shm_peers shm_peers;
 	enum icp_codec codec;
 	enum dump_release_how how;
 	unsigned deadline_ms; /* the longest pause; 0: 5 s */
@@ -41,6 +45,14 @@ int control_checkpoint(const struct checkpoint_request *request,
 		       struct dump_result *out) _must_use_;
 /* Tell the background session that follows @pid to end; -ENOENT (bare): there is none; -EPERM: it is not in the background. */
 int control_end(pid_t pid) _must_use_;
+/* How fast segments are written, as the sessions' last samples saw it. The caller frees the list. */
+struct segment_rate {
+	int32_t shmid;
+	double bytes_per_s;
+	pid_t session;
+};
+typedef VEC(struct segment_rate) segment_rates;
+int control_rates(segment_rates *out) _must_use_;
 /* The process whose session follows @pid, 0 for none. */
 pid_t control_owner(pid_t pid);
 

@@ -155,21 +155,25 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 {
 	struct checkpoint_request r = {0};
 	struct dump_result result;
-	int full, no_restart, paranoid, tcp_close, codec, how, deadline, err;
+	int full, no_restart, paranoid, tcp_close, codec, how, deadline, err, peers = 0,
+									      detached = 0;
 	json_t *roots, *each;
 	pid_t pids[256];
 	size_t i;
 
-	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o}", "dir",
-			&r.dir, "label", &r.label, "full", &full, "no_restart", &no_restart,
-			"paranoid", &paranoid, "tcp_close", &tcp_close, "codec", &codec, "how",
-			&how, "deadline_ms", &deadline, "roots", &roots) ||
+	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b}",
+			"dir", &r.dir, "label", &r.label, "full", &full, "no_restart",
+			&no_restart, "paranoid", &paranoid, "tcp_close", &tcp_close, "codec",
+			&codec, "how", &how, "deadline_ms", &deadline, "roots", &roots,
+			"shm_peers", &peers, "shm_detached", &detached) ||
 	    r.dir[0] != '/' || json_array_size(roots) > 256)
 		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
 	r.full = full;
 	r.no_restart = no_restart;
 	r.paranoid = paranoid;
 	r.tcp_close = tcp_close;
+	r.shm_peers = (enum shm_peers)peers;
+	r.shm_detached = detached;
 	r.codec = (enum icp_codec)codec;
 	r.how = (enum dump_release_how)how;
 	r.deadline_ms = (unsigned)deadline;
@@ -181,6 +185,16 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 		   : json_pack("{s:b, s:o}", "ok", 1, "result", result_to_json(&result));
 }
 
+static json_t *rates_json(const struct session *s)
+{
+	json_t *list = json_array();
+
+	vec_each (r, &s->rates)
+		json_array_append_new(list, json_pack("{s:i, s:f}", "id", r->shmid,
+						      "bytes_per_s", r->bytes_per_s));
+	return json_pack("{s:b, s:o}", "ok", 1, "segments", list);
+}
+
 static json_t *answer(struct session *s, json_t *request)
 {
 	const char *op = json_string_value(json_object_get(request, "op"));
@@ -188,6 +202,8 @@ static json_t *answer(struct session *s, json_t *request)
 	if (op && !strcmp(op, "pids"))
 		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids",
 				 pids_json(s));
+	if (op && !strcmp(op, "rates"))
+		return rates_json(s);
 	if (op && !strcmp(op, "checkpoint"))
 		return do_checkpoint(s, request);
 	if (op && !strcmp(op, "end") && !s->config.background)
@@ -258,17 +274,23 @@ static bool follows(json_t *answer, pid_t pid)
 	return false;
 }
 
+static bool is_socket(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= 6 && len <= 60 && !strcmp(name + len - 5, ".sock");
+}
+
 /* The socket of the session that follows one of @pids (it takes the others in). */
 static int find_session(const pid_t *pids, size_t n, char name[64])
 {
 	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		size_t len = strlen(entry->d_name);
 		json_t *pids_of;
 		bool found = false;
 
-		if (len < 6 || len > 60 || strcmp(entry->d_name + len - 5, ".sock"))
+		if (!is_socket(entry->d_name))
 			continue;
 		pids_of = ask(entry->d_name, json_pack("{s:s}", "op", "pids"));
 		for (size_t i = 0; i < n; i++)
@@ -293,13 +315,15 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 	roots = json_array();
 	for (size_t i = 0; i < r->n_roots; i++)
 		json_array_append_new(roots, json_integer(r->roots[i]));
-	answer_json =
-		ask(name, json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o}",
-				    "op", "checkpoint", "dir", r->dir, "label",
-				    r->label ? r->label : "", "full", r->full, "no_restart",
-				    r->no_restart, "paranoid", r->paranoid, "tcp_close",
-				    r->tcp_close, "codec", (int)r->codec, "how", (int)r->how,
-				    "deadline_ms", (int)r->deadline_ms, "roots", roots));
+	answer_json = ask(
+		name,
+		json_pack(
+			"{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}",
+			"op", "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
+			"full", r->full, "no_restart", r->no_restart, "paranoid", r->paranoid,
+			"tcp_close", r->tcp_close, "codec", (int)r->codec, "how", (int)r->how,
+			"deadline_ms", (int)r->deadline_ms, "roots", roots, "shm_peers",
+			(int)r->shm_peers, "shm_detached", r->shm_detached));
 	if (!answer_json)
 		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended",
 			      (int)strcspn(name, "."), name);
@@ -336,4 +360,37 @@ pid_t control_owner(pid_t pid)
 	char name[64];
 
 	return find_session(&pid, 1, name) ? 0 : (pid_t)atoi(name);
+}
+
+static int add_rates(const char *name, segment_rates *out)
+{
+	json_t *said = ask(name, json_pack("{s:s}", "op", "rates")), *each;
+	int err = 0;
+	size_t i;
+
+	json_array_foreach(json_object_get(said, "segments"), i, each)
+	{
+		struct segment_rate *r = vec_push(out);
+
+		if (!r) {
+			err = fail(-ENOMEM, "rates of segments");
+			break;
+		}
+		r->shmid = (int32_t)json_integer_value(json_object_get(each, "id"));
+		r->bytes_per_s = json_number_value(json_object_get(each, "bytes_per_s"));
+		r->session = (pid_t)atoi(name);
+	}
+	json_decref(said);
+	return err;
+}
+
+int control_rates(segment_rates *out)
+{
+	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
+	int err = 0;
+
+	for (struct dirent *entry; dir && !err && (entry = readdir(dir));)
+		if (is_socket(entry->d_name))
+			err = add_rates(entry->d_name, out);
+	return err;
 }

@@ -4,6 +4,7 @@
 #define ICP_SESSION_INTERNAL_H
 
 #include "dump/dump.h"
+#include "session/checkpoint.h"
 #include "session/session.h"
 #include "session/tracked.h"
 
@@ -33,6 +34,8 @@ struct session {
 	struct control *control;      /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
+	dump_segment_ctls segment_ctls; /* of base_repo */
+	segment_rates rates;		/* of the last sample */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 };
@@ -43,6 +46,11 @@ struct tracked *session_find(struct session *s, pid_t pid);
 int session_add(struct session *s, pid_t pid) _must_use_;
 /* Take in events and lay-out changes, so that every tracker belongs to its process's present memory. */
 int session_catch_up(struct session *s) _must_use_;
+
+/* peers.c */
+/* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */
+int peers_look(struct session *s, const struct checkpoint_request *r, const pid_list *pids,
+	       pid_list *roots, struct dump_result *out) _must_use_;
 
 /* control.c */
 void control_close(struct session *s);
@@ -68,6 +76,9 @@ int segments_watch(struct session *s, struct trace_events *out) _must_use_;
 int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *list,
 		    const struct sysvshm_attachments *attached,
 		    struct process_sample *out) _must_use_;
+
+/* Keep the dirty rates of @sample for whoever asks over the control socket. */
+int segments_note_rates(struct session *s, const struct sample *sample) _must_use_;
 
 /* Take in what is in the batch, after draining the rings into it (session_events.c). */
 int session_take_events(struct session *s, struct trace_events *out,

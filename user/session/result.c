@@ -3,13 +3,50 @@
 #include "session/result.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
+
+static json_t *peers_to_json(const struct dump_result *r)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < r->n_peers; i++) {
+		const struct dump_peer *p = &r->peers[i];
+		char key[16];
+
+		snprintf(key, sizeof(key), "0x%08x", (unsigned)p->key);
+		json_array_append_new(list, json_pack("{s:i, s:s%, s:s, s:i}", "pid", p->pid,
+						      "comm", p->comm, strlen(p->comm), "key",
+						      key, "id", p->shmid));
+	}
+	return list;
+}
+
+static void peers_from_json(json_t *list, struct dump_result *r)
+{
+	json_t *each;
+	size_t i;
+
+	json_array_foreach(list, i, each)
+	{
+		struct dump_peer *p = &r->peers[r->n_peers];
+		const char *comm, *key;
+
+		if (r->n_peers == DUMP_PEERS ||
+		    json_unpack(each, "{s:i, s:s, s:s, s:i}", "pid", &p->pid, "comm", &comm,
+				"key", &key, "id", &p->shmid))
+			return;
+		snprintf(p->comm, sizeof(p->comm), "%s", comm);
+		p->key = (int32_t)strtoul(key, NULL, 16);
+		r->n_peers++;
+	}
+}
 
 json_t *result_to_json(const struct dump_result *r)
 {
 	return json_pack(
 		"{s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:f, s:f, s:s, s:s, "
-		"s:{s:f, s:f, s:f, s:f}, s:s}",
+		"s:{s:f, s:f, s:f, s:f}, s:s, s:o}",
 		"version", (int)r->version, "parent", (int)r->parent, "type",
 		r->incremental ? "incremental" : "full", "processes", (json_int_t)r->processes,
 		"threads", (json_int_t)r->threads, "pages", (json_int_t)r->pages, "zero_pages",
@@ -20,7 +57,8 @@ json_t *result_to_json(const struct dump_result *r)
 		r->tracker ? r->tracker : "", "found_by", r->found_by ? r->found_by : "",
 		"pause", "freeze_seconds", (double)r->phase.freeze_ns / 1e9, "dirty_seconds",
 		(double)r->phase.dirty_ns / 1e9, "copy_seconds", (double)r->phase.copy_ns / 1e9,
-		"state_seconds", (double)r->phase.state_ns / 1e9, "held_back", r->held);
+		"state_seconds", (double)r->phase.state_ns / 1e9, "held_back", r->held,
+		"shm_peers", peers_to_json(r));
 }
 
 static const char *known_word(const char *word)
@@ -71,5 +109,6 @@ int result_from_json(const json_t *from, struct dump_result *r)
 			  (uint64_t)(copy * 1e9), (uint64_t)(state * 1e9)},
 	};
 	snprintf(r->held, sizeof(r->held), "%s", held);
+	peers_from_json(json_object_get(from, "shm_peers"), r);
 	return 0;
 }

@@ -237,3 +237,32 @@ int segments_inherit(struct session *s, const struct tracked *parent,
 	}
 	return err;
 }
+
+static struct segment_rate *rate_of(struct session *s, int id)
+{
+	vec_each (r, &s->rates)
+		if (r->shmid == id)
+			return r;
+	return NULL;
+}
+
+int segments_note_rates(struct session *s, const struct sample *sample)
+{
+	s->rates.n = 0;
+	vec_each (p, &sample->processes) {
+		vec_each (seg, &p->segments) {
+			struct segment_rate *r = rate_of(s, seg->id);
+
+			if (r || p->interval_s <= 0)
+				continue;
+			r = vec_push(&s->rates);
+			if (!r)
+				return fail(-ENOMEM, "rates of segments");
+			r->shmid = seg->id;
+			r->session = getpid();
+			r->bytes_per_s =
+				(double)(seg->dirty_pages_all * page_size()) / p->interval_s;
+		}
+	}
+	return 0;
+}

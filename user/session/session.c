@@ -160,6 +160,7 @@ int session_open(const struct session_config *config, const pid_t *pids, size_t 
 		return fail(-ENOMEM, "session");
 	s->config = *config;
 	s->epoll = -1;
+	sysvshm_join(pids, n);
 	err = open_parts(s);
 	if (err)
 		return err;
@@ -189,6 +190,10 @@ void session_close(struct session *s)
 		tracked_free(*p);
 	vec_free(&s->processes);
 	vec_free(&s->newcomers);
+	vec_free(&s->rates);
+	vec_each (c, &s->segment_ctls)
+		ctl_free(c->ctl);
+	vec_free(&s->segment_ctls);
 	vec_free(&s->gone);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
@@ -412,6 +417,8 @@ int session_sample(struct session *s, struct sample *out)
 	}
 	if (!err)
 		err = sample_segments(s, out);
+	if (!err)
+		err = segments_note_rates(s, out);
 	return err ? err : let_go(s);
 }
 

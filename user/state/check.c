@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "state/fdkind.h"
 #include "state/locks.h"
@@ -26,11 +29,44 @@ static int check_one(struct state_process *p, const struct fd_info *f, char why[
 	return err;
 }
 
+/* Segments are known of our own namespace only: the same id is another one elsewhere. */
+static int check_namespace(const struct state_process *p)
+{
+	struct stat ours, its;
+
+	if (stat("/proc/thread-self/ns/ipc", &ours) ||
+	    fstatat(p->target->proc_fd, "ns/ipc", &its, 0) || ours.st_ino == its.st_ino)
+		return 0;
+	return refuse(
+		-EOPNOTSUPP,
+		"it attaches System V segments of another IPC namespace: run icp-bpf in it "
+		"(nsenter --ipc=/proc/%d/ns/ipc)",
+		p->target->pid);
+}
+
+static int check_segment(const struct state_process *p, const struct vma *v)
+{
+	struct statfs fs;
+	char path[64];
+	int err = check_namespace(p);
+
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", p->target->pid, v->start,
+		 v->end);
+	if (err || statfs(path, &fs) || fs.f_type != HUGETLBFS_MAGIC)
+		return err;
+	return refuse(-EOPNOTSUPP,
+		      "the segment %lu attached at %#lx is of huge pages (SHM_HUGETLB), which "
+		      "can't be restarted: --no-restart saves the data only",
+		      v->inode, v->start);
+}
+
 static int check_maps(const struct state_process *p)
 {
 	for (size_t i = 0; i < p->maps.n; i++) {
 		const struct vma *v = &p->maps.data[i];
 
+		if (v->kind == VMA_SHM && check_segment(p, v))
+			return -EOPNOTSUPP;
 		if ((v->kind == VMA_SPECIAL && v->name[0] != '[') ||
 		    !strncmp(v->name, "/[aio]", 6))
 			return refuse(-EOPNOTSUPP,

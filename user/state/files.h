@@ -81,4 +81,7 @@ int files_restore_new(struct restore_job *job) _must_use_; /* unpacks; sets firs
 void files_restore_free(struct restore_files *f);
 extern const struct restore_ops files_restore;
 
+/* Refuse when a process that is restarted (@kept) shares what can't be opened again with one that isn't. */
+int files_check_shared(const Icp__Manifest *m, const bool *kept) _must_use_;
+
 #endif

@@ -11,12 +11,13 @@
 #include "state/state.h"
 
 extern const struct state_ops state_vmas, state_regs, state_signals, state_ids, state_timers,
-	state_files, state_locks;
+	state_files, state_locks, state_sysv;
 extern const struct restore_ops vmas_restore, ids_restore;
 
 struct file_jobs;
 struct buildids;
 struct held; /* inet_hold.c */
+struct sysv_dump;
 
 struct state_job {
 	struct file_jobs *files;
@@ -24,11 +25,17 @@ struct state_job {
 	struct held *held;
 	struct state_job_how how;
 	struct state_contents contents;
+	struct sysv_dump *sysv;
 };
 
 int file_jobs_new(struct file_jobs **out) _must_use_;
 void file_jobs_free(struct file_jobs *f);
 int file_jobs_finish(struct file_jobs *f, Icp__Manifest *m) _must_use_;
+
+/* Semaphores and message queues. */
+int sysv_dump_new(struct sysv_dump **out) _must_use_;
+void sysv_dump_free(struct sysv_dump *d);
+int sysv_dump_finish(struct sysv_dump *d, Icp__Manifest *m) _must_use_;
 
 /* What identifies a mapped file. */
 struct file_id {

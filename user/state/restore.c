@@ -154,10 +154,11 @@ bool restore_is_free(const Icp__Manifest *m, uint64_t start, uint64_t end, uint6
 {
 	for (size_t p = 0; p < m->n_processes; p++) {
 		for (size_t i = 0; i < m->processes[p]->n_vmas; i++) {
-			const Icp__Vma *v = m->processes[p]->vmas[i];
+			uint64_t from, to;
 
-			if (v->start < end && v->end > start) {
-				*next = v->end;
+			restore_span(m, m->processes[p]->vmas[i], &from, &to);
+			if (from < end && to > start) {
+				*next = to;
 				return false;
 			}
 		}

@@ -31,6 +31,14 @@ struct restore_objects;	 /* objects.c */
 struct restore_segments; /* ipc.c */
 struct restore_shares;	 /* shares.c */
 
+enum ipc_existing { IPC_REFUSE, IPC_ADOPT, IPC_REPLACE };
+
+struct ipc_how {
+	enum ipc_existing existing; /* what to do where a key is taken */
+	bool new_namespace;
+	const char *note; /* path of what restarts of this version leave for the next, or "" */
+};
+
 /* What the processes of a job have in common while they are rebuilt. */
 struct restore_job {
 	const Icp__Manifest *manifest;
@@ -38,6 +46,7 @@ struct restore_job {
 	struct restore_objects *objects;
 	struct restore_segments *segments;
 	struct restore_shares *shares;
+	struct ipc_how ipc;
 	int first_fd; /* ours that the processes inherit are above: no process has one there */
 	bool detach;
 	bool rewind;   /* cut files that were open for writing back to what they were */
@@ -108,6 +117,11 @@ bool restore_zeros_count(const Icp__Vma *v);
 /* Whether pages of @v are in the image and are to be written. */
 bool restore_filled(const Icp__Vma *v);
 
+/* Memory that only its mappings keep: shared by fork, memfd, deleted files. */
+bool restore_is_object(const Icp__Vma *v);
+/* Where the attachment that @v is a part of begins and ends, as a whole; other kinds: @v. */
+void restore_span(const Icp__Manifest *m, const Icp__Vma *v, uint64_t *start, uint64_t *end);
+
 /* Whether a thread has seccomp filters; its blobs are checked. */
 bool restore_under_seccomp(const Icp__Thread *t);
 
@@ -162,11 +176,16 @@ int files_restore_rewind(struct restore_job *job) _must_use_;
 int clocks_continue(const struct restore_job *job) _must_use_;
 
 /* ---- System V segments: job-wide ---- */
-/* Make those of the manifest; refused when a key is taken. */
+/*
+ * Have those of the manifest: made, or linked to where an earlier restart of the version made them and somebody of it
+ * lives; where a key is taken otherwise it goes by job->ipc.existing.
+ */
 int ipc_restore_new(struct restore_job *job) _must_use_;
 /* The new id of segment @shmid, -1 when there is none. */
-int ipc_restored(const struct restore_job *job, uint32_t shmid, uint64_t *size);
-/* Our own attachment of the segment @i of the manifest, to fill it. */
+int ipc_restored(const struct restore_job *job, uint32_t shmid);
+/* All processes have what they will undo: the values of semaphores. */
+int ipc_restore_values(struct restore_job *job) _must_use_;
+/* Our own attachment of the segment @i of the manifest, to fill it; NULL: it keeps its content. */
 void *ipc_restore_memory(const struct restore_job *job, size_t i);
 /* All are filled and attached: owners, modes, removed marks. */
 int ipc_restore_end(struct restore_job *job) _must_use_;

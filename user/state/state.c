@@ -15,8 +15,8 @@
 #include "state/kinds.h"
 
 const struct state_ops *const state_kinds[] = {
-	&state_vmas,   &state_regs,  &state_ids,   &state_signals,
-	&state_timers, &state_files, &state_locks, NULL,
+	&state_vmas,   &state_regs,  &state_sysv /* before the ids: it needs our rights */,
+	&state_ids,    &state_signals, &state_timers, &state_files, &state_locks, NULL,
 };
 
 _Static_assert(sizeof(state_kinds) / sizeof(*state_kinds) <= STATE_KINDS_MAX,
@@ -29,6 +29,8 @@ int state_job_new(struct state_job **out)
 
 	if (!err)
 		err = buildids_new(&job->ids);
+	if (!err)
+		err = sysv_dump_new(&job->sysv);
 	if (err)
 		return fail(err, "prepare for the state of a job");
 	*out = take_ptr(job);
@@ -58,6 +60,7 @@ void state_job_free(struct state_job *job)
 	file_jobs_free(job->files);
 	buildids_free(job->ids);
 	contents_fini(&job->contents);
+	sysv_dump_free(job->sysv);
 	free(job);
 }
 
@@ -68,7 +71,9 @@ struct state_contents *state_contents(struct state_job *job)
 
 int state_job_finish(struct state_job *job, Icp__Manifest *m)
 {
-	return file_jobs_finish(job->files, m);
+	int err = sysv_dump_finish(job->sysv, m);
+
+	return err ? err : file_jobs_finish(job->files, m);
 }
 
 static int done(const struct state_process *p, int err)

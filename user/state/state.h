@@ -96,6 +96,12 @@ int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
 void state_free_notes(struct state_process *p);
 int state_job_finish(struct state_job *job, Icp__Manifest *m) _must_use_;
+/*
+ * FROZEN, after state_dump() of every process: what belongs to the job as a whole. @parent: of the same boot, or NULL.
+ * @lose_undo: go on where SEM_UNDO adjustments can't be read.
+ */
+int state_job_dump(struct state_job *job, const Icp__Manifest *parent, const pid_t *pids,
+		   size_t n, bool lose_undo) _must_use_;
 /* Refuse what a restart of this finished manifest would refuse, whatever the machine: what
  * state_check() can't see before the freeze. */
 int state_restorable(const Icp__Manifest *m) _must_use_;

@@ -57,8 +57,7 @@ static bool begins(const char *name, const char *with)
 	return !strncmp(name, with, strlen(with));
 }
 
-/* Memory that only its mappings keep. */
-static bool is_object(const Icp__Vma *v)
+bool restore_is_object(const Icp__Vma *v)
 {
 	return kind(v) == VMA_FILE_SHARED &&
 	       (v->deleted || begins(v->path, "/dev/zero") || begins(v->path, "/memfd:"));
@@ -71,7 +70,7 @@ bool restore_filled(const Icp__Vma *v)
 	case VMA_FILE_PRIVATE:
 		return true;
 	case VMA_FILE_SHARED:
-		return is_object(v) || has_flag(v, "mw");
+		return restore_is_object(v) || has_flag(v, "mw");
 	default:
 		return false;
 	}
@@ -80,7 +79,7 @@ bool restore_filled(const Icp__Vma *v)
 bool restore_zeros_count(const Icp__Vma *v)
 {
 	return (kind(v) == VMA_FILE_PRIVATE && !v->keeps_file) ||
-	       (kind(v) == VMA_FILE_SHARED && !is_object(v));
+	       (kind(v) == VMA_FILE_SHARED && !restore_is_object(v));
 }
 
 static const char *reason(const struct state_restore *r, const Icp__Vma *v)
@@ -97,16 +96,75 @@ static const char *reason(const struct state_restore *r, const Icp__Vma *v)
 		return "of a deleted file";
 	if (kind(v) == VMA_SPECIAL && v->path[0])
 		return "of a device";
-	if (kind(v) == VMA_SHM && v->offset)
-		return "of a part of a System V segment";
 	if (kind(v) != VMA_SPECIAL && v->end > state_arch.task_size)
 		return "beyond what a process may have";
 	return NULL;
 }
 
+/* ---- segments: the parts of one attachment have the same place of the segment's first byte ---- */
+
+static uint64_t base_of(const Icp__Vma *v)
+{
+	return v->start - v->offset;
+}
+
+static bool same_attachment(const Icp__Vma *v, const Icp__Vma *w)
+{
+	return kind(w) == VMA_SHM && w->shmid == v->shmid && base_of(w) == base_of(v);
+}
+
+static const Icp__Segment *segment_of(const Icp__Manifest *m, const Icp__Vma *v)
+{
+	for (size_t i = 0; i < m->n_segments; i++)
+		if (m->segments[i]->shmid == v->shmid)
+			return m->segments[i];
+	return NULL;
+}
+
+void restore_span(const Icp__Manifest *m, const Icp__Vma *v, uint64_t *start, uint64_t *end)
+{
+	const Icp__Segment *s = kind(v) == VMA_SHM ? segment_of(m, v) : NULL;
+
+	*start = v->start;
+	*end = v->end;
+	if (!s)
+		return;
+	*start = base_of(v);
+	*end = *start + ((s->size + page_size() - 1) & ~(page_size() - 1));
+}
+
+/*
+ * The segment is attached as a whole and what was unmapped of it goes, before anything else is mapped there: only another
+ * segment may not lie in the gap.
+ */
+static int check_attachment(const struct state_restore *r, const Icp__Vma *v)
+{
+	const Icp__Segment *s = segment_of(r->job->manifest, v);
+	uint64_t start, end;
+
+	if (!s)
+		return refuse(-EBADMSG, "segment %u is not in the image", v->shmid);
+	restore_span(r->job->manifest, v, &start, &end);
+	if (s->size > state_arch.task_size || start > v->start || end < v->end ||
+	    end > state_arch.task_size)
+		return refuse(-EBADMSG, "segment %u is not where it can be", v->shmid);
+	for (size_t i = 0; i < r->image->n_vmas; i++) {
+		const Icp__Vma *w = r->image->vmas[i];
+
+		if (kind(w) == VMA_SHM && !same_attachment(v, w) && w->start < end &&
+		    w->end > start)
+			return refuse(-EOPNOTSUPP,
+				      "the segments %u and %u are attached into each other at "
+				      "%#llx, which can't be restarted",
+				      v->shmid, w->shmid, (unsigned long long)w->start);
+	}
+	return 0;
+}
+
 static int check(struct state_restore *r, void **slot)
 {
 	struct note *note = *slot = calloc(1, sizeof(*note));
+	int err;
 
 	if (note)
 		note->maps = calloc(r->image->n_vmas + 1, sizeof(*note->maps));
@@ -122,6 +180,9 @@ static int check(struct state_restore *r, void **slot)
 				-EOPNOTSUPP,
 				"the mapping at %#llx is %s (%s), which can't be restarted",
 				(unsigned long long)v->start, why, v->path);
+		err = kind(v) == VMA_SHM ? check_attachment(r, v) : 0;
+		if (err)
+			return err;
 	}
 	return 0;
 }
@@ -141,7 +202,7 @@ static uint64_t object_size(const struct restore_job *job, const Icp__Vma *v)
 			uint64_t end = w->offset + (w->end - w->start);
 
 			if (w->inode == v->inode && w->dev_major == v->dev_major &&
-			    w->dev_minor == v->dev_minor && is_object(w) && end > size)
+			    w->dev_minor == v->dev_minor && restore_is_object(w) && end > size)
 				size = end;
 		}
 	}
@@ -157,7 +218,7 @@ static int open_maps(struct state_restore *r, void *arg)
 		uint64_t dev = restore_dev(v->dev_major, v->dev_minor);
 		int *fd = &note->maps[i].fd;
 
-		if (is_object(v)) {
+		if (restore_is_object(v)) {
 			*fd = objects_find(r->job->objects, dev, v->inode);
 			if (*fd < 0)
 				*fd = objects_add(r->job, dev, v->inode, v->path,
@@ -234,26 +295,49 @@ static int map_one(struct state_restore *r, const Icp__Vma *v, struct mapping *m
 	return err ? err : advise(v, b, EARLY_ADVICE);
 }
 
-/* The whole segment comes; what the process had unmapped of it goes. */
-static int attach(struct state_restore *r, const Icp__Vma *v, struct batch *b)
+static int unmap(uint64_t start, uint64_t end, struct batch *b)
 {
-	uint64_t size, len = v->end - v->start;
-	int id = ipc_restored(r->job, v->shmid, &size), err;
-	uint64_t flags = SHM_REMAP | (has_flag(v, "mw") ? 0 : SHM_RDONLY) |
-			 (v->prot & PROT_EXEC ? SHM_EXEC : 0);
+	return start < end ? batch_call(b, "detach a part of a segment", SYS_munmap,
+					BATCH_ARGS(start, end - start))
+			   : 0;
+}
+
+/* The attachment whose first part is VMA @first. */
+static int attach(struct state_restore *r, size_t first, struct batch *b)
+{
+	const Icp__Vma *v = r->image->vmas[first];
+	int id = ipc_restored(r->job, v->shmid), err;
+	uint64_t flags = SHM_REMAP | (has_flag(v, "mw") ? 0 : SHM_RDONLY), start, end;
 
 	if (id < 0)
 		return refuse(-EBADMSG, "segment %u is not in the image", v->shmid);
-	size = (size + page_size() - 1) & ~(page_size() - 1);
-	if (v->start + size > state_arch.task_size || len > size)
-		return refuse(-EBADMSG, "segment %u is not where it can be", v->shmid);
+	restore_span(r->job->manifest, v, &start, &end);
+	for (size_t i = first; i < r->image->n_vmas; i++)
+		if (same_attachment(v, r->image->vmas[i]) &&
+		    r->image->vmas[i]->prot & PROT_EXEC)
+			flags |= SHM_EXEC;
 	err = batch_call(b, "attach a segment", SYS_shmat,
-			 BATCH_ARGS((uint64_t)id, v->start, flags));
-	if (!err && len < size)
-		err = batch_call(b, "detach the end of a segment", SYS_munmap,
-				 BATCH_ARGS(v->end, size - len));
-	return err ? err
-		   : batch_call(b, "protect", SYS_mprotect, BATCH_ARGS(v->start, len, v->prot));
+			 BATCH_ARGS((uint64_t)id, start, flags));
+	for (size_t i = first; i < r->image->n_vmas && !err; i++) {
+		const Icp__Vma *w = r->image->vmas[i];
+
+		if (!same_attachment(v, w))
+			continue;
+		err = unmap(start, w->start, b);
+		start = w->end;
+		if (!err)
+			err = batch_call(b, "protect", SYS_mprotect,
+					 BATCH_ARGS(w->start, w->end - w->start, w->prot));
+	}
+	return err ? err : unmap(start, end, b);
+}
+
+static bool is_first_part(const Icp__Process *image, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (same_attachment(image->vmas[i], image->vmas[k]))
+			return false;
+	return true;
 }
 
 static int map_vdso(const struct state_restore *r, struct batch *b)
@@ -275,8 +359,8 @@ static int memory(struct state_restore *r, void *arg, struct batch *b)
 	int err = 0;
 
 	for (size_t i = 0; i < r->image->n_vmas && !err; i++)
-		if (kind(r->image->vmas[i]) == VMA_SHM)
-			err = attach(r, r->image->vmas[i], b);
+		if (kind(r->image->vmas[i]) == VMA_SHM && is_first_part(r->image, i))
+			err = attach(r, i, b);
 	for (size_t i = 0; i < r->image->n_vmas && !err; i++)
 		if (kind(r->image->vmas[i]) <= VMA_FILE_SHARED)
 			err = map_one(r, r->image->vmas[i], &note->maps[i], b);
