@@ -142,7 +142,7 @@ int warden_kill(struct warden *w) _must_use_;
  * is gone. */
 int warden_leave_stopped(struct warden *w) _must_use_;
 
-/* Remove the file @path (a socket) when the warden ends, in whatever way icp-bpf went. Replaces what was said before. */
+/* Remove the file @path (a socket) when the warden ends, in whatever way icp-bpf went. At most two of them. */
 int warden_remove_later(struct warden *w, const char *path) _must_use_;
 
 /*

@@ -48,7 +48,7 @@ struct server {
 	pid_t insn_pid; /* whose instruction it is */
 	uint64_t insn;
 	VEC(char) data; /* of the reply */
-	char *remove;	/* file to remove at the end */
+	char *remove[2]; /* files to remove at the end */
 	char *table;	/* and what holds back packets */
 };
 
@@ -416,9 +416,12 @@ static int serve_leave_stopped(struct server *s)
 
 static int serve_remove(struct server *s, const struct warden_request *q, const char *path)
 {
-	free(s->remove);
-	s->remove = strndup(path, q->len);
-	return s->remove ? 0 : fail(-ENOMEM, "path");
+	char **slot = s->remove[0] ? &s->remove[1] : &s->remove[0];
+
+	if (*slot)
+		return refuse(-E2BIG, "more than two files to remove");
+	*slot = strndup(path, q->len);
+	return *slot ? 0 : fail(-ENOMEM, "path");
 }
 
 static int serve_repair(struct server *s, const struct warden_request *q,
@@ -558,9 +561,10 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 	}
 	freeze_fini(&s.freeze);
 	vec_free(&s.data);
-	if (s.remove)
-		unlink(s.remove);
-	free(s.remove);
+	for (int i = 0; i < 2 && s.remove[i]; i++) {
+		unlink(s.remove[i]);
+		free(s.remove[i]);
+	}
 	if (s.table) /* the last thing that it does: become nft */
 		execlp("nft", "nft", "delete", "table", "inet", s.table, NULL);
 	free(s.table);

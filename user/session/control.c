@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The control socket of a session: /run/icp-bpf/PID.sock, mode 0600 in a directory of mode 0700. One JSON object a line, one request
- * a connection. Only root and the session's own user are heard.
+ * a connection. Only root and the session's own user are heard. Beside it PID.pids says whom the session follows: to find the one that
+ * is meant nobody has to be asked, who may be busy for minutes, or be asking us.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +27,7 @@
 struct control {
 	int fd;
 	struct sockaddr_un addr;
+	pid_list published; /* what the file says */
 };
 
 static struct sockaddr_un address_of(const char *name)
@@ -36,26 +38,81 @@ static struct sockaddr_un address_of(const char *name)
 	return addr;
 }
 
+static void path_of_pids(char path[64], pid_t session, const char *suffix)
+{
+	snprintf(path, 64, RUN_DIR "/%d.pids%s", session, suffix);
+}
+
 /* Connected, or -1; a socket that nobody listens on any more is removed. */
 static int connect_to(const char *name)
 {
 	struct sockaddr_un addr = address_of(name);
 	_cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char pids[64];
 
 	if (fd < 0)
 		return -1;
 	if (!connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
 		return take_fd(&fd);
-	if (errno == ECONNREFUSED)
+	if (errno == ECONNREFUSED) {
 		unlink(addr.sun_path);
+		path_of_pids(pids, (pid_t)atoi(name), "");
+		unlink(pids);
+	}
 	return -1;
+}
+
+static bool is_published(const struct session *s, const struct control *c)
+{
+	size_t n = 0;
+
+	vec_each (p, &s->processes) {
+		if ((*p)->ended)
+			continue;
+		if (n == c->published.n || c->published.data[n] != (*p)->target->pid)
+			return false;
+		n++;
+	}
+	return n == c->published.n;
+}
+
+/* Tell whom we follow, whole or as it was before. */
+static int publish(const struct session *s, struct control *c)
+{
+	char path[64], next[64];
+	FILE *file;
+
+	if (is_published(s, c))
+		return 0;
+	path_of_pids(path, getpid(), "");
+	path_of_pids(next, getpid(), ".new");
+	file = fopen(next, "we");
+	if (!file)
+		return fail(-errno, "write %s", next);
+	fchmod(fileno(file), 0600);
+	c->published.n = 0;
+	vec_each (p, &s->processes) {
+		pid_t *slot = (*p)->ended ? NULL : vec_push(&c->published);
+
+		if (slot)
+			fprintf(file, "%d\n", *slot = (*p)->target->pid);
+	}
+	if (fclose(file) || rename(next, path)) {
+		int err = -errno;
+
+		unlink(next);
+		c->published.n = 0;
+		return fail(err, "write %s", path);
+	}
+	return 0;
 }
 
 int control_open(struct session *s)
 {
 	struct epoll_event event = {.events = EPOLLIN};
 	struct control *c;
-	char name[32];
+	char name[32], pids[64];
+	int err;
 
 	if (mkdir(RUN_DIR, 0700) && errno != EEXIST)
 		return -errno;
@@ -70,8 +127,7 @@ int control_open(struct session *s)
 	if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&c->addr, sizeof(c->addr)) ||
 	    chmod(c->addr.sun_path, 0600) || listen(c->fd, 16) ||
 	    epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &event)) {
-		int err = -errno;
-
+		err = -errno;
 		cleanup_fd(&c->fd);
 		free(c);
 		return err == -EACCES || err == -EPERM
@@ -79,15 +135,24 @@ int control_open(struct session *s)
 			       : fail(err, "listen on " RUN_DIR "/%s", name);
 	}
 	s->control = c;
-	return warden_remove_later(s->warden, c->addr.sun_path);
+	path_of_pids(pids, getpid(), "");
+	err = warden_remove_later(s->warden, c->addr.sun_path);
+	if (!err)
+		err = warden_remove_later(s->warden, pids);
+	return err ? err : publish(s, c);
 }
 
 void control_close(struct session *s)
 {
+	char pids[64];
+
 	if (!s->control)
 		return;
+	path_of_pids(pids, getpid(), "");
 	unlink(s->control->addr.sun_path);
+	unlink(pids);
 	cleanup_fd(&s->control->fd);
+	vec_free(&s->control->published);
 	free(s->control);
 	s->control = NULL;
 }
@@ -140,17 +205,6 @@ static json_t *failure(int err)
 	return json_pack("{s:b, s:i, s:s}", "ok", 0, "errno", -err, "error", err_text(err));
 }
 
-static json_t *pids_json(const struct session *s)
-{
-	json_t *list = json_array();
-
-	vec_each (p, &s->processes) {
-		if (!(*p)->ended)
-			json_array_append_new(list, json_integer((*p)->target->pid));
-	}
-	return list;
-}
-
 static json_t *do_checkpoint(struct session *s, json_t *request)
 {
 	struct checkpoint_request r = {0};
@@ -161,11 +215,12 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 	pid_t pids[256];
 	size_t i;
 
-	if (json_unpack(request, "{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b}",
-			"dir", &r.dir, "label", &r.label, "full", &full, "no_restart",
-			&no_restart, "paranoid", &paranoid, "tcp_close", &tcp_close, "codec",
-			&codec, "how", &how, "deadline_ms", &deadline, "roots", &roots,
-			"shm_peers", &peers, "shm_detached", &detached) ||
+	if (json_unpack(request,
+			"{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b}", "dir",
+			&r.dir, "label", &r.label, "full", &full, "no_restart", &no_restart,
+			"paranoid", &paranoid, "tcp_close", &tcp_close, "codec", &codec, "how",
+			&how, "deadline_ms", &deadline, "roots", &roots, "shm_peers", &peers,
+			"shm_detached", &detached) ||
 	    r.dir[0] != '/' || json_array_size(roots) > 256)
 		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
 	r.full = full;
@@ -199,9 +254,6 @@ static json_t *answer(struct session *s, json_t *request)
 {
 	const char *op = json_string_value(json_object_get(request, "op"));
 
-	if (op && !strcmp(op, "pids"))
-		return json_pack("{s:b, s:i, s:o}", "ok", 1, "session", getpid(), "pids",
-				 pids_json(s));
 	if (op && !strcmp(op, "rates"))
 		return rates_json(s);
 	if (op && !strcmp(op, "checkpoint"))
@@ -229,7 +281,10 @@ static bool trusted(int fd)
 int control_serve(struct session *s)
 {
 	struct timeval limit = {.tv_sec = REQUEST_SECONDS};
+	int err = s->control ? publish(s, s->control) : 0;
 
+	if (err)
+		return err;
 	while (s->control) {
 		_cleanup_fd_ int fd = accept4(s->control->fd, NULL, NULL, SOCK_CLOEXEC);
 		json_t *request;
@@ -250,28 +305,33 @@ int control_serve(struct session *s)
 
 /* ---- the other side ---- */
 
-static json_t *ask(const char *name, json_t *request)
+/* Waits at most @seconds for the answer, 0: as long as it takes. */
+static json_t *ask(const char *name, json_t *request, unsigned seconds)
 {
 	_cleanup_fd_ int fd = connect_to(name);
+	struct timeval limit = {.tv_sec = seconds};
 
 	if (fd < 0) {
 		json_decref(request);
 		return NULL;
 	}
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	return send_json(fd, request) ? NULL : receive_json(fd);
 }
 
-static bool follows(json_t *answer, pid_t pid)
+static bool follows(pid_t session, const pid_t *pids, size_t n)
 {
-	json_t *each;
-	size_t i;
+	_cleanup_free_ char *text = NULL;
+	char path[64];
+	bool found = false;
 
-	json_array_foreach(json_object_get(answer, "pids"), i, each)
-	{
-		if (json_integer_value(each) == pid)
-			return true;
-	}
-	return false;
+	path_of_pids(path, session, "");
+	if (io_read_file(AT_FDCWD, path, &text, NULL)) /* ended, or another user's */
+		return false;
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+		for (size_t i = 0; i < n; i++)
+			found |= atoi(line) == pids[i];
+	return found;
 }
 
 static bool is_socket(const char *name)
@@ -285,21 +345,17 @@ static bool is_socket(const char *name)
 static int find_session(const pid_t *pids, size_t n, char name[64])
 {
 	_cleanup_dir_ DIR *dir = opendir(RUN_DIR);
+	int fd;
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		json_t *pids_of;
-		bool found = false;
-
-		if (!is_socket(entry->d_name))
+		if (!is_socket(entry->d_name) || !follows((pid_t)atoi(entry->d_name), pids, n))
 			continue;
-		pids_of = ask(entry->d_name, json_pack("{s:s}", "op", "pids"));
-		for (size_t i = 0; i < n; i++)
-			found |= pids_of && follows(pids_of, pids[i]);
-		json_decref(pids_of);
-		if (found) {
-			snprintf(name, 64, "%s", entry->d_name);
-			return 0;
-		}
+		fd = connect_to(entry->d_name);
+		if (fd < 0) /* killed */
+			continue;
+		close(fd);
+		snprintf(name, 64, "%s", entry->d_name);
+		return 0;
 	}
 	return -ENOENT;
 }
@@ -317,13 +373,13 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 		json_array_append_new(roots, json_integer(r->roots[i]));
 	answer_json = ask(
 		name,
-		json_pack(
-			"{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}",
-			"op", "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
-			"full", r->full, "no_restart", r->no_restart, "paranoid", r->paranoid,
-			"tcp_close", r->tcp_close, "codec", (int)r->codec, "how", (int)r->how,
-			"deadline_ms", (int)r->deadline_ms, "roots", roots, "shm_peers",
-			(int)r->shm_peers, "shm_detached", r->shm_detached));
+		json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}",
+			  "op", "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
+			  "full", r->full, "no_restart", r->no_restart, "paranoid", r->paranoid,
+			  "tcp_close", r->tcp_close, "codec", (int)r->codec, "how", (int)r->how,
+			  "deadline_ms", (int)r->deadline_ms, "roots", roots, "shm_peers",
+			  (int)r->shm_peers, "shm_detached", r->shm_detached),
+		0);
 	if (!answer_json)
 		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended",
 			      (int)strcspn(name, "."), name);
@@ -348,7 +404,7 @@ int control_end(pid_t pid)
 
 	if (err)
 		return err;
-	said = ask(name, json_pack("{s:s}", "op", "end"));
+	said = ask(name, json_pack("{s:s}", "op", "end"), 0);
 	if (said && !json_is_true(json_object_get(said, "ok")))
 		err = refuse(-EPERM, "%s", json_string_value(json_object_get(said, "error")));
 	json_decref(said);
@@ -364,7 +420,7 @@ pid_t control_owner(pid_t pid)
 
 static int add_rates(const char *name, segment_rates *out)
 {
-	json_t *said = ask(name, json_pack("{s:s}", "op", "rates")), *each;
+	json_t *said = ask(name, json_pack("{s:s}", "op", "rates"), 1), *each;
 	int err = 0;
 	size_t i;
 

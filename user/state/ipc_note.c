@@ -4,12 +4,17 @@
  * brought back. So the restart of another process of the version knows that a segment is the job's own. Lines of text;
  * the directory is ours (0700).
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +23,8 @@
 #include "proc/tasks.h"
 #include "state/ipc.h"
 #include "state/ipc_remove.h"
+
+#define RUN_DIR "/run/icp-bpf"
 
 uint64_t ipc_namespace(void)
 {
@@ -28,7 +35,7 @@ uint64_t ipc_namespace(void)
 
 void ipc_note_path(const uint8_t id[16], uint32_t version, char path[128])
 {
-	int at = snprintf(path, 128, "/run/icp-bpf/");
+	int at = snprintf(path, 128, RUN_DIR "/");
 
 	for (size_t i = 0; i < 16; i++)
 		at += snprintf(path + at, 128 - (size_t)at, "%02x", id[i]);
@@ -93,6 +100,54 @@ int ipc_note_read(const char *path, struct ipc_note *out)
 	return 0;
 }
 
+static bool is_there(const struct ipc_object *o)
+{
+	union { /* of semctl() */
+		int val;
+		struct semid_ds *sem;
+	} arg;
+	struct shmid_ds shm;
+	struct semid_ds sem;
+	struct msqid_ds msg;
+
+	arg.sem = &sem;
+	return !(o->kind == SYSV_SHM   ? shmctl(o->id, IPC_STAT, &shm)
+		 : o->kind == SYSV_SEM ? semctl(o->id, 0, IPC_STAT, arg)
+				       : msgctl(o->id, IPC_STAT, &msg));
+}
+
+/* Nothing of what it names is left: no process, and no object for rm --ipc. */
+static void drop_if_stale(const char *path)
+{
+	struct ipc_note note;
+	bool needed = ipc_note_read(path, &note) || ipc_note_alive(&note);
+
+	vec_each (o, &note.objects)
+		needed |= note.ns == ipc_namespace() && is_there(o);
+	if (!needed)
+		unlink(path);
+	ipc_note_free(&note);
+}
+
+static void drop_stale(const char *but)
+{
+	DIR *dir = opendir(RUN_DIR);
+	char path[sizeof(RUN_DIR) + NAME_MAX + 1];
+
+	for (struct dirent *e; dir && (e = readdir(dir));) {
+		size_t len = strlen(e->d_name);
+
+		if (len < 4 || strcmp(e->d_name + len - 4, ".ipc"))
+			continue;
+		snprintf(path, sizeof(path), RUN_DIR "/%s", e->d_name);
+		if (strcmp(path, but))
+			drop_if_stale(path);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* One without objects says nothing. */
 int ipc_note_write(const char *path, const struct ipc_note *n)
 {
 	_cleanup_free_ char *text = NULL;
@@ -102,6 +157,11 @@ int ipc_note_write(const char *path, const struct ipc_note *n)
 	_cleanup_fd_ int fd = -1;
 	int err = boot_id(boot);
 
+	drop_stale(path);
+	if (!n->objects.n) {
+		unlink(path);
+		return err;
+	}
 	out = err ? NULL : open_memstream(&text, &len);
 	if (!out)
 		return err ? err : fail(-ENOMEM, "write %s", path);

@@ -78,11 +78,7 @@ static bool ksm_runs(void)
 {
 	_cleanup_free_ char *text = NULL;
 
-	if (io_read_file(AT_FDCWD, "/sys/kernel/mm/ksm/run", &text, NULL)) {
-		err_clear();
-		return false;
-	}
-	return text[0] == '1';
+	return !io_read_file(AT_FDCWD, "/sys/kernel/mm/ksm/run", &text, NULL) && text[0] == '1';
 }
 
 /* Whether the page's content is the process's own, rather than zeros or a file's that was only read. */
