@@ -374,12 +374,10 @@ static void remap_something(struct worker *w)
 			wrong("mmap");
 		to = mremap(r->at, r->pages * PAGE, pages * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
 			    room);
-		if (to == MAP_FAILED) { /* the end that was to go may have gone, too */
+		if (to == MAP_FAILED) { /* half of it may have been moved, or cut off */
 			munmap(room, pages * PAGE);
-			if (pages < r->pages) {
-				munmap(r->at + pages * PAGE, (r->pages - pages) * PAGE);
-				r->pages = pages;
-			}
+			munmap(r->at, r->pages * PAGE);
+			drop_region(w, r);
 			return;
 		}
 	} else {
