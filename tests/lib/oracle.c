@@ -306,7 +306,8 @@ uint64_t oracle_digest(struct repo *r, uint32_t version)
 	assert_int_equal(reader_open(r, &rd), 0);
 	assert_int_equal(repo_manifest(r, version, &m), 0);
 	for (size_t i = 0; i < m->n_processes; i++)
-		digest_stream(r, rd, version, m->processes[i]->pid, &sum);
+		if (!m->processes[i]->no_memory)
+			digest_stream(r, rd, version, m->processes[i]->pid, &sum);
 	for (size_t i = 0; i < m->n_segments; i++)
 		digest_stream(r, rd, version, ICP_STREAM_SHM | m->segments[i]->shmid, &sum);
 	manifest_free(m);
