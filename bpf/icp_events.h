@@ -91,7 +91,7 @@ struct icp_counters {
 	/* The reading ones of all others: began, ended. The difference holds the lock now. */
 	icp_u64 readers_in, readers_out;
 	icp_u64 hard_locks; /* of those: no page fault of the target took it; see guard.bpf.c */
-	icp_u64 follow;	      /* children of this target are added too */
+	icp_u64 follow;	    /* children of this target are added too */
 };
 
 /* In the map `members`, with the keys of `targets`. */

@@ -262,8 +262,8 @@ void oracle_compare(struct repo *r, uint32_t version, pid_t root, struct verdict
 		for (size_t i = 0; i < m->n_processes; i++)
 			saved += !m->processes[i]->no_memory;
 		if (saved != n)
-			wrong(&l, "version %u has %zu processes, there are %zu", version,
-			      saved, n);
+			wrong(&l, "version %u has %zu processes, there are %zu", version, saved,
+			      n);
 		manifest_free(m);
 	}
 	for (size_t i = 0; i < n && !out->wrong; i++) {

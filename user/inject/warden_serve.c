@@ -47,9 +47,9 @@ struct server {
 	uint64_t deadline;
 	pid_t insn_pid; /* whose instruction it is */
 	uint64_t insn;
-	VEC(char) data; /* of the reply */
+	VEC(char) data;	 /* of the reply */
 	char *remove[2]; /* files to remove at the end */
-	char *table;	/* and what holds back packets */
+	char *table;	 /* and what holds back packets */
 };
 
 static int room(struct server *s, size_t len)

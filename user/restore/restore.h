@@ -27,7 +27,7 @@ struct restart_config {
 	uint32_t version; /* 0: the newest */
 	bool detach;
 	bool new_pid_namespace;
-	bool rewind; /* cut files back to their length at the checkpoint */
+	bool rewind;	     /* cut files back to their length at the checkpoint */
 	bool tcp_close;	     /* TCP connections come back closed */
 	bool time_namespace; /* monotonic and boot time go on from where they were */
 	enum ctl_lookup lookup;

@@ -62,8 +62,7 @@ static int check_uses(const Icp__OpenFiles *all, const struct use *uses)
 					"pid %u: descriptor %u is %s that pid %u has too: "
 					"they can only be restarted together",
 					uses[i].pid[true], uses[i].fd[true],
-					fd_kind(all->files[i]->kind)->text,
-					uses[k].pid[false]);
+					fd_kind(all->files[i]->kind)->text, uses[k].pid[false]);
 	}
 	return 0;
 }

@@ -49,8 +49,8 @@ struct restore_job {
 	struct ipc_how ipc;
 	int first_fd; /* ours that the processes inherit are above: no process has one there */
 	bool detach;
-	bool rewind;   /* cut files that were open for writing back to what they were */
-	int *first_of; /* contents.c: by index in manifest->contents */
+	bool rewind;	/* cut files that were open for writing back to what they were */
+	int *first_of;	/* contents.c: by index in manifest->contents */
 	bool tcp_close; /* connections come back closed */
 };
 

@@ -15,8 +15,9 @@
 #include "state/kinds.h"
 
 const struct state_ops *const state_kinds[] = {
-	&state_vmas,   &state_regs,  &state_sysv /* before the ids: it needs our rights */,
-	&state_ids,    &state_signals, &state_timers, &state_files, &state_locks, NULL,
+	&state_vmas,  &state_regs,    &state_sysv /* before the ids: it needs our rights */,
+	&state_ids,   &state_signals, &state_timers,
+	&state_files, &state_locks,   NULL,
 };
 
 _Static_assert(sizeof(state_kinds) / sizeof(*state_kinds) <= STATE_KINDS_MAX,
