@@ -60,6 +60,20 @@ int tracee_state(struct restore *r, struct restore_proc *p) _must_use_;
 int tracee_settle(struct restore *r, struct restore_proc *p) _must_use_;
 int tracee_detach(struct restore *r, struct restore_proc *p) _must_use_;
 
+/* ---- huge.c: pages that are filled elsewhere, and then moved ---- */
+struct huge_range {
+	uint64_t start, end, staged; /* where: bytes behind huge.stage */
+};
+struct huge {
+	struct huge_range *data; /* in the order of the addresses; vec_free() */
+	size_t n, cap;
+	uint64_t size, bytes, map, stage;
+};
+int huge_plan(struct restore *r, struct restore_proc *p, struct huge *h) _must_use_;
+/* Where to write what belongs to @addr. */
+uint64_t huge_place(const struct huge *h, uint64_t addr);
+int huge_move(struct restore *r, struct huge *h) _must_use_;
+
 /* ---- fill.c ---- */
 int fill_process(struct restore *r, struct restore_proc *p) _must_use_;
 int fill_segments(struct restore *r) _must_use_;
