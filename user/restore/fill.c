@@ -99,10 +99,18 @@ static int put_pages(const struct fill *f, const uint64_t *pages, const uint8_t 
 		if (!vma)
 			return refuse(-EBADMSG, "page %#llx belongs to no mapping",
 				      (unsigned long long)addr);
-		if (restore_filled(vma))
+		if (restore_filled(vma) && !lazy_vma(f->r, vma))
 			vecs_add(&v, data + i * page, huge_place(f->huge, addr), page);
 	}
 	return vecs_write(&v, p->pid);
+}
+
+static bool is_eager(void *arg, uint64_t page)
+{
+	const struct fill *f = arg;
+	const Icp__Vma *vma = vma_at(f->p->state.image, page * page_size());
+
+	return !vma || !lazy_vma(f->r, vma);
 }
 
 static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
@@ -113,6 +121,8 @@ static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
 
 	if (got)
 		return got;
+	if (w->fill->r->config->lazy)
+		sweep_only(s, is_eager, (void *)w->fill);
 	sweep_part(s, w->part, w->fill->parts);
 	do {
 		const uint64_t *pages;
@@ -125,6 +135,8 @@ static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
 		if (err)
 			return err;
 		*done += got > 0 ? (uint64_t)got : 0;
+		if (got > 0 && w->fill->r->config->progress)
+			w->fill->r->config->progress->pages_done += (uint64_t)got;
 	} while (got > 0);
 	return got;
 }
@@ -153,6 +165,8 @@ static int lookup_flush(struct lookup *l)
 	if (!err)
 		err = put_pages(l->fill, pages, l->buf, l->n);
 	l->done += l->n;
+	if (l->fill->r->config->progress)
+		l->fill->r->config->progress->pages_done += l->n;
 	l->n = 0;
 	return err;
 }
@@ -185,7 +199,8 @@ static int lookup_all(const struct worker *w, struct reader *rd, uint64_t *done)
 	for (size_t i = 0; i < image->n_vmas && !err; i++) {
 		const Icp__Vma *v = image->vmas[i];
 
-		if (i % w->fill->parts != w->part || !restore_filled(v))
+		if (i % w->fill->parts != w->part || !restore_filled(v) ||
+		    lazy_vma(w->fill->r, v))
 			continue;
 		for (uint64_t at = v->start / page; at < v->end / page && !err; at++)
 			err = lookup_page(&l, at);
@@ -270,6 +285,9 @@ int fill_process(struct restore *r, struct restore_proc *p)
 	struct worker workers[WORKERS_MAX] = {0};
 	unsigned running = 1;
 	int err = 0;
+
+	if (r->config->progress)
+		r->config->progress->pages_to_do += ctl_pages(p->ctl);
 
 	if (r->config->lookup == CTL_RBTREE)
 		err = ctl_index(p->ctl);

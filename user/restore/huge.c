@@ -47,29 +47,37 @@ static uint64_t huge_size(void)
 	return bytes > page_size() && !(bytes & (bytes - 1)) ? bytes : 0;
 }
 
-/* Add what of [start, end) is populated without holes, in whole huge pages. */
-static int add_ranges(struct huge *h, const struct ctl *ctl, uint64_t start, uint64_t end)
+/* Whether every page of [at, at + size) has an entry, and most of them data; else *next is the first
+ * page behind a hole, if there is one. */
+static bool is_full(const struct ctl *ctl, uint64_t at, uint64_t size, uint64_t *next)
 {
-	uint64_t page = page_size();
+	uint64_t page = page_size(), end = (at + size) / page, data = 0;
 
-	start = (start + h->size - 1) & ~(h->size - 1);
-	for (uint64_t at = start; at + h->size <= end && at >= start; at += h->size) {
-		struct huge_range *last = h->n ? &h->data[h->n - 1] : NULL;
-		uint64_t next = at / page, full = (at + h->size) / page, data = 0;
+	for (uint64_t want = at / page; want < end; want++) {
 		const struct ctl_entry *e;
 
-		for (; next < full; next++) {
-			uint64_t found = next;
+		*next = want;
+		e = ctl_next(ctl, next);
+		if (!e || *next != want)
+			return false;
+		data += !(e->flags & CTL_ZERO);
+	}
+	return data >= size / page / 2;
+}
 
-			e = ctl_next(ctl, &found);
-			if (!e || found != next) {
-				at = e ? (found * page & ~(h->size - 1)) - h->size : end;
-				break;
-			}
-			data += !(e->flags & CTL_ZERO);
-		}
-		if (next < full || data < h->size / page / 2)
+static int add_ranges(struct huge *h, const struct ctl *ctl, uint64_t start, uint64_t end)
+{
+	uint64_t at = (start + h->size - 1) & ~(h->size - 1), next = 0;
+
+	while (at >= start && at + h->size <= end) {
+		struct huge_range *last = h->n ? &h->data[h->n - 1] : NULL;
+
+		if (!is_full(ctl, at, h->size, &next)) {
+			uint64_t found = next * page_size() & ~(h->size - 1);
+
+			at = found > at ? found : at + h->size;
 			continue;
+		}
 		if (!last || last->end != at) {
 			last = vec_push(h);
 			if (!last)
@@ -77,7 +85,8 @@ static int add_ranges(struct huge *h, const struct ctl *ctl, uint64_t start, uin
 			last->start = at;
 			last->staged = h->bytes;
 		}
-		last->end = at + h->size;
+		at += h->size;
+		last->end = at;
 		h->bytes += h->size;
 	}
 	return 0;
@@ -92,7 +101,8 @@ int huge_plan(struct restore *r, struct restore_proc *p, struct huge *h)
 	h->size = huge_size();
 	for (size_t i = 0; i < image->n_vmas && h->size && !err; i++)
 		/* a move wants nothing there: memory that was inherited is filled where it is */
-		if (restore_may_move(image->vmas[i]) && !shares_has(&r->job, image->vmas[i]))
+		if (restore_may_move(image->vmas[i]) && !shares_has(&r->job, image->vmas[i]) &&
+		    !lazy_vma(r, image->vmas[i]))
 			err = add_ranges(h, p->ctl, image->vmas[i]->start, image->vmas[i]->end);
 	if (err || !h->n)
 		return err;
