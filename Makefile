@@ -151,7 +151,7 @@ $(B)/tests/integration/%: tests/integration/%.c $(TESTLIB_OBJ) $(B)/libicp.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
 
 # one of several files: what it needs besides its own
-REBORN := util threads tree signals ids
+REBORN := util threads tree signals ids lazy
 $(B)/tests/targets/reborn: $(REBORN:%=tests/targets/reborn_%.c) tests/targets/reborn.h
 EVENTS := reborn_util events_epoll events_names
 $(B)/tests/targets/events: $(EVENTS:%=tests/targets/%.c) tests/targets/reborn.h tests/targets/events.h
@@ -245,7 +245,7 @@ check-fresh:
 .PHONY: bench
 bench:
 	@scripts/install-deps check
-	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(TGT_BIN)
+	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/unit/image/test_bench $(TGT_BIN)
 	@tests/bench/run --build $(B) $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------

@@ -53,5 +53,6 @@ void scene_calls(void);
 void scene_ids(void);
 void scene_files(void);
 void scene_shm(void);
+void scene_lazy(void);
 
 #endif

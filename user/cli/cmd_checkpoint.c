@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/ticker.h"
 #include "obs/view.h"
 #include "session/checkpoint.h"
 #include "session/result.h"
@@ -268,74 +269,6 @@ static int print_result(const struct options *o, const struct dump_result *r)
 	return fflush(stdout) ? fail(-EIO, "write the result") : 0;
 }
 
-/* ---- progress of long ones, on a terminal ---- */
-
-struct ticker {
-	const struct dump_progress *progress;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t stop;
-	bool stopped, running, shown;
-};
-
-static void show_progress(struct ticker *t, uint64_t start)
-{
-	uint64_t done = t->progress->pages_done, todo = t->progress->pages_to_do;
-	double seconds = (double)(now_ns() - start) / 1e9;
-	char bytes[16], rate[16];
-
-	if (seconds < 1 || !todo)
-		return;
-	fprintf(stderr, "\r%lu of %lu pages (%lu %%), %s, %s/s ", done, todo, done * 100 / todo,
-		human_bytes((double)done * (double)sysconf(_SC_PAGESIZE), bytes),
-		human_bytes((double)done * (double)sysconf(_SC_PAGESIZE) / seconds, rate));
-	t->shown = true;
-}
-
-static void *ticker_main(void *arg)
-{
-	struct ticker *t = arg;
-	uint64_t start = now_ns();
-
-	pthread_mutex_lock(&t->lock);
-	while (!t->stopped) {
-		struct timespec until;
-
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += 250000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
-		}
-		pthread_cond_timedwait(&t->stop, &t->lock, &until);
-		if (!t->stopped)
-			show_progress(t, start);
-	}
-	pthread_mutex_unlock(&t->lock);
-	return NULL;
-}
-
-static void ticker_start(struct ticker *t, const struct session *s)
-{
-	pthread_mutex_init(&t->lock, NULL);
-	pthread_cond_init(&t->stop, NULL);
-	t->progress = session_progress(s);
-	t->running = isatty(STDERR_FILENO) && !pthread_create(&t->thread, NULL, ticker_main, t);
-}
-
-static void ticker_end(struct ticker *t)
-{
-	if (!t->running)
-		return;
-	pthread_mutex_lock(&t->lock);
-	t->stopped = true;
-	pthread_cond_signal(&t->stop);
-	pthread_mutex_unlock(&t->lock);
-	pthread_join(t->thread, NULL);
-	if (t->shown)
-		fputs("\r\033[K", stderr);
-}
-
 static int one_version(const struct options *o, struct session *s)
 {
 	struct checkpoint_request request = request_of(o);
@@ -343,7 +276,8 @@ static int one_version(const struct options *o, struct session *s)
 	struct ticker ticker = {0};
 	int err;
 
-	ticker_start(&ticker, s);
+	ticker_start(&ticker, &session_progress(s)->pages_done,
+		     &session_progress(s)->pages_to_do);
 	err = session_checkpoint(s, &request, &result);
 	ticker_end(&ticker);
 	return err ? err : print_result(o, &result);

@@ -4,11 +4,13 @@
 #include <jansson.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "cli/background.h"
 #include "cli/cli.h"
 #include "cli/foreground.h"
+#include "cli/ticker.h"
 #include "obs/view.h"
 #include "restore/restore.h"
 
@@ -19,7 +21,7 @@ struct options {
 	enum ctl_lookup lookup;
 	pid_list pids;
 	enum ipc_existing shm_existing;
-	bool new_ipc;
+	bool new_ipc, lazy;
 };
 
 enum {
@@ -35,6 +37,7 @@ enum {
 	OPT_JSON,
 	OPT_EXISTING,
 	OPT_NEW_IPC,
+	OPT_LAZY,
 };
 
 static const struct option long_options[] = {
@@ -51,6 +54,7 @@ static const struct option long_options[] = {
 	{"pid", required_argument, NULL, 'p'},
 	{"shm-existing", required_argument, NULL, OPT_EXISTING},
 	{"new-ipc-namespace", no_argument, NULL, OPT_NEW_IPC},
+	{"lazy", no_argument, NULL, OPT_LAZY},
 	{NULL, 0, NULL, 0},
 };
 
@@ -116,6 +120,9 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_NEW_IPC:
 		o->new_ipc = true;
 		return 0;
+	case OPT_LAZY:
+		o->lazy = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_restart, argv);
 	}
@@ -133,6 +140,10 @@ static int parse(struct options *o, int argc, char **argv)
 	}
 	if (optind < argc)
 		return cli_usage(&verb_restart, "'%s' is not an option", argv[optind]);
+	if (o->lazy && o->keep)
+		return cli_usage(
+			&verb_restart,
+			"--lazy and --keep-tracking both need userfaultfd: one of them");
 	return o->dir ? 0 : cli_usage(&verb_restart, "which job? --dir DIR");
 }
 
@@ -155,10 +166,10 @@ static int print_json(const struct restart_result *r)
 	for (int i = 0; i < PHASES; i++)
 		json_object_set_new(phases, restart_phase_names[i],
 				    json_real((double)r->phase_ns[i] / 1e9));
-	line = json_pack("{s:I,s:o,s:I,s:I,s:I,s:f,s:o}", "version", (json_int_t)r->version,
+	line = json_pack("{s:I,s:o,s:I,s:I,s:I,s:b,s:f,s:o}", "version", (json_int_t)r->version,
 			 "pids", pids, "threads", (json_int_t)r->threads, "pages",
-			 (json_int_t)r->pages, "bytes", (json_int_t)r->bytes, "seconds",
-			 seconds(r), "phases", phases);
+			 (json_int_t)r->pages, "bytes", (json_int_t)r->bytes, "lazy",
+			 r->pages_fd >= 0, "seconds", seconds(r), "phases", phases);
 	if (r->init)
 		json_object_set_new(line, "init", json_integer(r->init));
 	err = !line || json_dumpf(line, stdout, JSON_COMPACT);
@@ -219,6 +230,68 @@ static int check_tracking(const struct options *o)
 	return o->keep ? tracker_choose(NULL, &ops) : 0;
 }
 
+/* ---- progress, on a terminal ---- */
+
+struct watch {
+	struct ticker ticker;
+	struct restart_progress *progress; /* which the builder counts */
+};
+
+static void start_watch(void *arg)
+{
+	struct watch *w = arg;
+
+	ticker_start(&w->ticker, &w->progress->pages_done, &w->progress->pages_to_do);
+}
+
+static int watched(struct restart_config *config, struct restart_result *result)
+{
+	struct watch w = {.progress = mmap(NULL, sizeof(*w.progress), PROT_READ | PROT_WRITE,
+					   MAP_SHARED | MAP_ANONYMOUS, -1, 0)};
+	int err;
+
+	if (w.progress == MAP_FAILED)
+		return fail(-errno, "show the progress");
+	config->progress = w.progress;
+	config->begun = start_watch;
+	config->begun_arg = &w;
+	err = restart(config, result);
+	ticker_end(&w.ticker);
+	munmap(w.progress, sizeof(*w.progress));
+	return err;
+}
+
+static struct restart_config config_of(const struct options *o)
+{
+	return (struct restart_config){.dir = o->dir,
+				       .version = (uint32_t)o->version,
+				       .detach = o->detach,
+				       .new_pid_namespace = o->apart,
+				       .rewind = o->rewind,
+				       .tcp_close = o->tcp_close,
+				       .time_namespace = o->time_namespace,
+				       .lookup = o->lookup,
+				       .pids = o->pids.data,
+				       .n_pids = o->pids.n,
+				       .shm_existing = o->shm_existing,
+				       .new_ipc_namespace = o->new_ipc,
+				       .lazy = o->lazy};
+}
+
+/* It runs. */
+static int attend(const struct options *o, struct restart_result *r, const sigset_t *set)
+{
+	int status = EXIT_DONE, err;
+
+	if (o->keep)
+		status = background(track, &(struct tracking){o, r});
+	if (o->detach)
+		return status;
+	status = foreground(r, set);
+	err = restart_finish(r);
+	return err ? cli_failed(err) : status;
+}
+
 static int run(int argc, char **argv)
 {
 	struct options o = {0};
@@ -229,24 +302,13 @@ static int run(int argc, char **argv)
 
 	if (status)
 		return status;
-	config = (struct restart_config){.dir = o.dir,
-					 .version = (uint32_t)o.version,
-					 .detach = o.detach,
-					 .new_pid_namespace = o.apart,
-					 .rewind = o.rewind,
-					 .tcp_close = o.tcp_close,
-					 .time_namespace = o.time_namespace,
-					 .lookup = o.lookup,
-					 .pids = o.pids.data,
-					 .n_pids = o.pids.n,
-					 .shm_existing = o.shm_existing,
-					 .new_ipc_namespace = o.new_ipc};
+	config = config_of(&o);
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	foreground_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
 	err = check_tracking(&o);
 	if (!err)
-		err = restart(&config, &result);
+		err = watched(&config, &result);
 	vec_free(&o.pids);
 	if (err)
 		return cli_failed(err);
@@ -256,10 +318,7 @@ static int run(int argc, char **argv)
 		print_text(&result);
 	if (err) /* the job runs all the same */
 		cli_failed(err);
-	if (o.keep)
-		status = background(track, &(struct tracking){&o, &result});
-	if (!o.detach)
-		status = foreground(&result, &set);
+	status = attend(&o, &result, &set);
 	restart_result_free(&result);
 	return status;
 }
@@ -309,6 +368,9 @@ const struct verb verb_restart = {
 		"fits "
 		"(the default); rewind: cut\n"
 		"                       files that it was writing back to what they were\n"
+		"      --lazy           run at once; the pages of big memory come on demand "
+		"and in the "
+		"background\n"
 		"      --json           one JSON object once it runs, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf restart --dir /var/lib/icp/redis --detach\n",

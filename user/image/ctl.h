@@ -135,9 +135,17 @@ void ctl_clean(struct ctl *c, uint32_t version, const struct ctl_image *image);
  * be checked without other files. -EBADMSG with a message for anything wrong.
  */
 int ctl_parse(void *data, size_t size, struct ctl_image *out) _must_use_;
+/* Pages [page, end). */
+struct ctl_part {
+	uint64_t page, end;
+};
 /* Apply a parsed file: a full one to an empty structure, a delta to that of its base. Entries
  * may use at most
  * @max_memory bytes (0: half of this machine's): zero runs are much smaller on disk. */
 int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory) _must_use_;
+/* The same without the pages of @n parts (ascending): for who wants few of very many. Such a structure
+ * is good for reading only. */
+int ctl_apply_rest(struct ctl *c, const struct ctl_image *image, const struct ctl_part *parts,
+		   size_t n) _must_use_;
 
 #endif

@@ -233,18 +233,18 @@ static size_t memory_limit(void)
 	return (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2;
 }
 
-static int apply_run(struct ctl *c, const struct icp_ctl_run *r, const struct icp_hash *hash)
+/* Pages [from, to) of a run. */
+static int apply_piece(struct ctl *c, const struct icp_ctl_run *r, const struct icp_hash *hash,
+		       uint64_t from, uint64_t to)
 {
 	struct ctl_entry e = {
 		.version = r->version,
 		.stream = r->stream,
-		.slot = r->slot,
+		.slot = r->slot + (uint32_t)from,
 		.flags = r->kind == ICP_RUN_ZERO ? CTL_ZERO : 0,
 	};
 
-	if (r->kind == ICP_RUN_REMOVED)
-		return ctl_take_out(c, r->page, r->count, false);
-	for (uint32_t i = 0; i < r->count; i++, e.slot++) {
+	for (uint64_t i = from; i < to; i++, e.slot++) {
 		int err;
 
 		if (r->kind == ICP_RUN_DATA)
@@ -256,7 +256,28 @@ static int apply_run(struct ctl *c, const struct icp_ctl_run *r, const struct ic
 	return 0;
 }
 
-int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory)
+static int apply_run(struct ctl *c, const struct icp_ctl_run *r, const struct icp_hash *hash,
+		     const struct ctl_part *parts, size_t n)
+{
+	uint64_t at = 0;
+	int err = 0;
+
+	if (r->kind == ICP_RUN_REMOVED)
+		return ctl_take_out(c, r->page, r->count, false);
+	for (size_t i = 0; i < n && !err && at < r->count; i++) {
+		if (parts[i].end <= r->page + at)
+			continue;
+		if (parts[i].page >= r->page + r->count)
+			break;
+		if (parts[i].page > r->page + at)
+			err = apply_piece(c, r, hash, at, parts[i].page - r->page);
+		at = parts[i].end - r->page;
+	}
+	return err || at >= r->count ? err : apply_piece(c, r, hash, at, r->count);
+}
+
+static int apply(struct ctl *c, const struct ctl_image *image, size_t max_memory,
+		 const struct ctl_part *parts, size_t n)
 {
 	const struct icp_ctl_header *h = image->header;
 	const struct icp_hash *hash = image->hashes;
@@ -269,7 +290,7 @@ int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory)
 	c->max_memory = max_memory ? max_memory : memory_limit();
 	for (uint64_t i = 0; i < h->runs; i++) {
 		const struct icp_ctl_run *r = &image->runs[i];
-		int err = apply_run(c, r, hash);
+		int err = apply_run(c, r, hash, parts, n);
 
 		if (err)
 			return err;
@@ -277,7 +298,7 @@ int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory)
 			hash += r->count;
 	}
 	c->max_memory = SIZE_MAX;
-	if (c->pages != h->pages || c->zeros != h->zeros)
+	if (!n && (c->pages != h->pages || c->zeros != h->zeros))
 		return refuse(-EBADMSG,
 			      "%llu pages and %llu zero pages instead of %llu and %llu",
 			      (unsigned long long)c->pages, (unsigned long long)c->zeros,
@@ -286,4 +307,15 @@ int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory)
 	c->chain_cost = h->chain_cost;
 	c->full_size = h->full_size;
 	return 0;
+}
+
+int ctl_apply(struct ctl *c, const struct ctl_image *image, size_t max_memory)
+{
+	return apply(c, image, max_memory, NULL, 0);
+}
+
+int ctl_apply_rest(struct ctl *c, const struct ctl_image *image, const struct ctl_part *parts,
+		   size_t n)
+{
+	return apply(c, image, 0, parts, n);
 }

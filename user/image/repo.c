@@ -324,6 +324,12 @@ static void chain_free(struct chain *c)
 
 int repo_ctl(struct repo *r, uint32_t version, uint32_t stream, struct ctl **out)
 {
+	return repo_ctl_rest(r, version, stream, NULL, 0, out);
+}
+
+int repo_ctl_rest(struct repo *r, uint32_t version, uint32_t stream,
+		  const struct ctl_part *parts, size_t n, struct ctl **out)
+{
 	_cleanup_(chain_free) struct chain chain = {0};
 	_cleanup_ctl_ struct ctl *c = NULL;
 	const struct version *v;
@@ -347,7 +353,7 @@ int repo_ctl(struct repo *r, uint32_t version, uint32_t stream, struct ctl **out
 	while (!err && chain.n) {
 		struct ctl_image *image = &chain.data[--chain.n];
 
-		err = ctl_apply(c, image, 0);
+		err = ctl_apply_rest(c, image, parts, n);
 		if (err)
 			err = wrap(
 				err, "%s",

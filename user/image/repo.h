@@ -84,6 +84,9 @@ int repo_refresh(struct repo *r) _must_use_;
 int repo_manifest(struct repo *r, uint32_t version, Icp__Manifest **out) _must_use_;
 /* The control structure of @stream in @version (visible), read through its chain. */
 int repo_ctl(struct repo *r, uint32_t version, uint32_t stream, struct ctl **out) _must_use_;
+/* The same without the pages of @n parts (ascending). */
+int repo_ctl_rest(struct repo *r, uint32_t version, uint32_t stream,
+		  const struct ctl_part *parts, size_t n, struct ctl **out) _must_use_;
 
 /* ---- reading pages: one reader per thread; several may share a repository that nobody changes
  * ---- */
@@ -117,6 +120,8 @@ int sweep_open(struct reader *rd, const struct ctl *c, struct sweep **out) _must
  */
 int sweep_next(struct sweep *s, const uint64_t **pages, const uint8_t **data) _must_use_;
 void sweep_close(struct sweep *s);
+/* Leave out the pages that @want does not; before sweep_part(). */
+void sweep_only(struct sweep *s, bool (*want)(void *arg, uint64_t page), void *arg);
 /* Keep to one of @parts parts of about the same size; before the first sweep_next(). */
 void sweep_part(struct sweep *s, unsigned part, unsigned parts);
 

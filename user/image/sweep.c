@@ -84,6 +84,16 @@ static size_t group(const struct sweep *s, uint32_t *slots)
 	return n;
 }
 
+void sweep_only(struct sweep *s, bool (*want)(void *arg, uint64_t page), void *arg)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		if (want(arg, s->items[i].page))
+			s->items[n++] = s->items[i];
+	s->n = n;
+}
+
 void sweep_part(struct sweep *s, unsigned part, unsigned parts)
 {
 	size_t n = s->n;

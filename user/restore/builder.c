@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/log.h"
 #include "proc/tasks.h"
 #include "state/procfs.h"
 
@@ -79,6 +80,23 @@ static int mount_proc(void)
 	return 0;
 }
 
+/* The job runs: data and input are its own. A message may still have to be said. */
+static int bring_pages(struct restore *r)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), err;
+
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	close(null);
+	err = lazy_end(take_ptr(r->lazy));
+	if (r->config->detach || send_news(r, err)) {
+		/* nobody waits */
+		if (err)
+			note("restart: %s", err_text(err));
+	}
+	return err;
+}
+
 static void __attribute__((noreturn)) build(void *arg)
 {
 	struct restore *r = arg;
@@ -90,7 +108,10 @@ static void __attribute__((noreturn)) build(void *arg)
 	err = r->config->new_pid_namespace ? mount_proc() : 0;
 	if (!err)
 		err = restore_all(r);
-	_exit(send_news(r, err) || err);
+	err = send_news(r, err) || err;
+	if (r->lazy)
+		err |= bring_pages(r);
+	_exit(err != 0);
 }
 
 /* ---- in icp-bpf ---- */
@@ -234,7 +255,8 @@ static int map_pids(const struct site *s, struct restart_result *out)
 	return err;
 }
 
-static int oversee(struct site *s, struct restart_result *out, bool new_namespace)
+static int oversee(struct site *s, struct restart_result *out,
+		   const struct restart_config *config)
 {
 	struct news n;
 	int err = hear(s, out, &n);
@@ -243,7 +265,7 @@ static int oversee(struct site *s, struct restart_result *out, bool new_namespac
 		err = read_list(s->news, &out->pids, n.n_pids);
 	if (!err)
 		err = read_list(s->news, &out->roots, n.n_roots);
-	if (!err && new_namespace)
+	if (!err && config->new_pid_namespace)
 		err = map_pids(s, out);
 	if (err)
 		return err;
@@ -252,9 +274,25 @@ static int oversee(struct site *s, struct restart_result *out, bool new_namespac
 	if (write(s->go, "", 1) != 1)
 		return refuse(-ECHILD, "the process that was building the job was killed");
 	err = hear(s, out, &n);
-	if (!err && !new_namespace)
+	if (!err && config->lazy)
+		out->pages_fd = take_fd(&s->news);
+	else if (!err && !config->new_pid_namespace)
 		waitpid(s->maker, NULL, 0);
 	return err;
+}
+
+int restart_finish(struct restart_result *r)
+{
+	struct news n = {0};
+
+	if (r->pages_fd < 0)
+		return 0;
+	if (io_read_full(r->pages_fd, &n, sizeof(n)))
+		return refuse(-ECHILD,
+			      "restart: the process that brought its pages was killed, "
+			      "and the job with it");
+	n.text[sizeof(n.text) - 1] = 0;
+	return n.err ? refuse(n.err, "restart: %s", n.text) : 0;
 }
 
 static int open_pipe(int *in, int *out)
@@ -331,14 +369,16 @@ int restart(const struct restart_config *config, struct restart_result *out)
 	struct site s = {.news = -1, .go = -1, .status = -1};
 	int err;
 
-	*out = (struct restart_result){.status_fd = -1};
+	*out = (struct restart_result){.status_fd = -1, .pages_fd = -1};
 	err = tasks_descendants(getpid(), &s.mine);
 	/* what a failure leaves behind comes to us */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!err)
 		err = start(&r, &s);
 	if (!err) {
-		err = oversee(&s, out, config->new_pid_namespace);
+		if (config->begun)
+			config->begun(config->begun_arg);
+		err = oversee(&s, out, config);
 		if (err)
 			sweep(&s);
 	}

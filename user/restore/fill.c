@@ -20,6 +20,7 @@
 struct fill {
 	const struct restore *r;
 	const struct restore_proc *p;
+	const struct huge *huge;
 	unsigned parts;
 };
 
@@ -83,9 +84,9 @@ static int vecs_write(struct vecs *v, pid_t pid)
 }
 
 /* Write these pages, one after the other in @data. */
-static int put_pages(const struct restore_proc *p, const uint64_t *pages, const uint8_t *data,
-		     size_t n)
+static int put_pages(const struct fill *f, const uint64_t *pages, const uint8_t *data, size_t n)
 {
+	const struct restore_proc *p = f->p;
 	const Icp__Vma *vma = NULL;
 	uint64_t page = page_size();
 	struct vecs v = {0};
@@ -98,10 +99,18 @@ static int put_pages(const struct restore_proc *p, const uint64_t *pages, const 
 		if (!vma)
 			return refuse(-EBADMSG, "page %#llx belongs to no mapping",
 				      (unsigned long long)addr);
-		if (restore_filled(vma))
-			vecs_add(&v, data + i * page, addr, page);
+		if (restore_filled(vma) && !lazy_vma(f->r, vma))
+			vecs_add(&v, data + i * page, huge_place(f->huge, addr), page);
 	}
 	return vecs_write(&v, p->pid);
+}
+
+static bool is_eager(void *arg, uint64_t page)
+{
+	const struct fill *f = arg;
+	const Icp__Vma *vma = vma_at(f->p->state.image, page * page_size());
+
+	return !vma || !lazy_vma(f->r, vma);
 }
 
 static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
@@ -112,6 +121,8 @@ static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
 
 	if (got)
 		return got;
+	if (w->fill->r->config->lazy)
+		sweep_only(s, is_eager, (void *)w->fill);
 	sweep_part(s, w->part, w->fill->parts);
 	do {
 		const uint64_t *pages;
@@ -120,10 +131,12 @@ static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
 
 		got = sweep_next(s, &pages, &data);
 		if (got > 0)
-			err = put_pages(p, pages, data, (size_t)got);
+			err = put_pages(w->fill, pages, data, (size_t)got);
 		if (err)
 			return err;
 		*done += got > 0 ? (uint64_t)got : 0;
+		if (got > 0 && w->fill->r->config->progress)
+			w->fill->r->config->progress->pages_done += (uint64_t)got;
 	} while (got > 0);
 	return got;
 }
@@ -131,7 +144,7 @@ static int sweep_all(const struct worker *w, struct reader *rd, uint64_t *done)
 /* ---- as it was done before the control structure had an order: every page is looked up ---- */
 
 struct lookup {
-	const struct restore_proc *p;
+	const struct fill *fill;
 	struct reader *rd;
 	uint8_t *buf;
 	uint64_t start, n; /* pages found in a row, in a row in their file as well */
@@ -146,19 +159,21 @@ static int lookup_flush(struct lookup *l)
 
 	if (!l->n)
 		return 0;
-	err = reader_pages(l->rd, l->p->ctl, l->start, l->n, l->buf);
+	err = reader_pages(l->rd, l->fill->p->ctl, l->start, l->n, l->buf);
 	for (uint64_t i = 0; i < l->n; i++)
 		pages[i] = l->start + i;
 	if (!err)
-		err = put_pages(l->p, pages, l->buf, l->n);
+		err = put_pages(l->fill, pages, l->buf, l->n);
 	l->done += l->n;
+	if (l->fill->r->config->progress)
+		l->fill->r->config->progress->pages_done += l->n;
 	l->n = 0;
 	return err;
 }
 
 static int lookup_page(struct lookup *l, uint64_t page)
 {
-	const struct ctl_entry *e = ctl_find(l->p->ctl, page, CTL_RBTREE);
+	const struct ctl_entry *e = ctl_find(l->fill->p->ctl, page, CTL_RBTREE);
 	int err = 0;
 
 	if (!e || e->flags & CTL_ZERO)
@@ -178,13 +193,14 @@ static int lookup_all(const struct worker *w, struct reader *rd, uint64_t *done)
 	const Icp__Process *image = w->fill->p->state.image;
 	uint64_t page = page_size();
 	_cleanup_free_ uint8_t *buf = malloc(BATCH * page);
-	struct lookup l = {.p = w->fill->p, .rd = rd, .buf = buf};
+	struct lookup l = {.fill = w->fill, .rd = rd, .buf = buf};
 	int err = buf ? 0 : fail(-ENOMEM, "read pages");
 
 	for (size_t i = 0; i < image->n_vmas && !err; i++) {
 		const Icp__Vma *v = image->vmas[i];
 
-		if (i % w->fill->parts != w->part || !restore_filled(v))
+		if (i % w->fill->parts != w->part || !restore_filled(v) ||
+		    lazy_vma(w->fill->r, v))
 			continue;
 		for (uint64_t at = v->start / page; at < v->end / page && !err; at++)
 			err = lookup_page(&l, at);
@@ -198,8 +214,9 @@ static int lookup_all(const struct worker *w, struct reader *rd, uint64_t *done)
 /* ---- both ---- */
 
 /* A private file page that became zeros; elsewhere new memory is zeros already. */
-static int put_zeros(const struct restore_proc *p)
+static int put_zeros(const struct fill *f)
 {
+	const struct restore_proc *p = f->p;
 	uint64_t page = page_size();
 	_cleanup_free_ uint8_t *zeros = calloc(BATCH, page);
 	struct ctl_run run;
@@ -220,7 +237,7 @@ static int put_zeros(const struct restore_proc *p)
 			if (v && restore_zeros_count(v))
 				pages[n++] = run.page + i;
 		}
-		err = put_pages(p, pages, zeros, n);
+		err = put_pages(f, pages, zeros, n);
 		if (err)
 			return err;
 	}
@@ -256,15 +273,26 @@ static unsigned how_many(const struct restore_proc *p)
 	return want > (uint64_t)cpus ? (unsigned)cpus : (unsigned)want;
 }
 
+static void free_huge(struct huge *h)
+{
+	vec_free(h);
+}
+
 int fill_process(struct restore *r, struct restore_proc *p)
 {
-	struct fill fill = {.r = r, .p = p, .parts = how_many(p)};
+	_cleanup_(free_huge) struct huge huge = {.n = 0};
+	struct fill fill = {.r = r, .p = p, .huge = &huge, .parts = how_many(p)};
 	struct worker workers[WORKERS_MAX] = {0};
 	unsigned running = 1;
 	int err = 0;
 
+	if (r->config->progress)
+		r->config->progress->pages_to_do += ctl_pages(p->ctl);
+
 	if (r->config->lookup == CTL_RBTREE)
 		err = ctl_index(p->ctl);
+	if (!err)
+		err = huge_plan(r, p, &huge);
 	if (err)
 		return err;
 	for (unsigned i = 0; i < WORKERS_MAX; i++)
@@ -283,7 +311,9 @@ int fill_process(struct restore *r, struct restore_proc *p)
 			err = refuse(workers[i].err, "%s", workers[i].text);
 	}
 	r->result->bytes = r->result->pages * page_size();
-	return err ? err : put_zeros(p);
+	if (!err)
+		err = put_zeros(&fill);
+	return err ? err : huge_move(r, &huge);
 }
 
 static int fill_segment(struct restore *r, struct reader *rd, size_t i)

@@ -29,6 +29,7 @@ struct restore {
 	size_t n;
 	struct batch *batch;
 	struct builder *builder;
+	struct lazy *lazy; /* NULL: all pages are filled before the release */
 	int die;   /* zombies end when its other end is closed: groups are complete then */
 	bool made; /* there may be processes */
 	int go;	   /* eventfd: a stub waits until all are there */
@@ -42,7 +43,9 @@ int tree_plan(struct restore *r) _must_use_;
 int tree_check_pids(const struct restore *r) _must_use_;
 /* Make all stubs and wait until each is ready. */
 int tree_make(struct restore *r) _must_use_;
-/* Kill and reap whatever was made. */
+/* Kill whatever was made. */
+void tree_stop(struct restore *r);
+/* The same, and reap it. */
 void tree_kill(struct restore *r);
 
 /* ---- choose.c ---- */
@@ -59,6 +62,36 @@ int tracee_state(struct restore *r, struct restore_proc *p) _must_use_;
 /* Last things before the release: remove our own traces, set registers. */
 int tracee_settle(struct restore *r, struct restore_proc *p) _must_use_;
 int tracee_detach(struct restore *r, struct restore_proc *p) _must_use_;
+
+/* ---- huge.c: pages that are filled elsewhere, and then moved ---- */
+struct huge_range {
+	uint64_t start, end, staged; /* where: bytes behind huge.stage */
+};
+struct huge {
+	struct huge_range *data; /* in the order of the addresses; vec_free() */
+	size_t n, cap;
+	uint64_t size, bytes, map, stage;
+};
+int huge_plan(struct restore *r, struct restore_proc *p, struct huge *h) _must_use_;
+/* Where to write what belongs to @addr. */
+uint64_t huge_place(const struct huge *h, uint64_t addr);
+int huge_move(struct restore *r, struct huge *h) _must_use_;
+
+/* ---- lazy.c: pages that come when the job runs ---- */
+/* Whether the pages of @v come later. */
+bool lazy_vma(const struct restore *r, const Icp__Vma *v);
+/* Make the guard: as long as we have no threads. */
+int lazy_prepare(struct restore *r) _must_use_;
+/* The control structure of @p without what comes later. */
+int lazy_ctl(struct restore *r, struct restore_proc *p) _must_use_;
+/* Watch for page faults in such memory of @p, which is mapped and still empty. */
+int lazy_register(struct restore *r, struct restore_proc *p) _must_use_;
+int lazy_start(struct restore *r) _must_use_;
+/* Wait until all pages are there, or the job has ended, and free @l (may be NULL). An error: one could
+ * not be brought, and the job was killed. */
+int lazy_end(struct lazy *l) _must_use_;
+/* The job is killed anyhow: no need to go on. */
+void lazy_cancel(struct lazy *l);
 
 /* ---- fill.c ---- */
 int fill_process(struct restore *r, struct restore_proc *p) _must_use_;

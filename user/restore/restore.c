@@ -24,7 +24,9 @@ void restart_result_free(struct restart_result *r)
 	free(r->inner_roots);
 	if (r->status_fd >= 0)
 		close(r->status_fd);
-	*r = (struct restart_result){.status_fd = -1};
+	if (r->pages_fd >= 0)
+		close(r->pages_fd);
+	*r = (struct restart_result){.status_fd = -1, .pages_fd = -1};
 }
 
 /* Made elsewhere: code and data would not fit the machine, or the vdso that is mapped here. */
@@ -194,6 +196,8 @@ static int make(struct restore *r)
 	r->made = true;
 	err = tree_make(r);
 	shares_unmap(r->job.shares);
+	if (!err && r->config->lazy)
+		err = lazy_prepare(r);
 	return err ? err : files_restore_link(&r->job);
 }
 
@@ -209,10 +213,12 @@ static int memory(struct restore *r)
 
 		if (!lives(p))
 			continue;
-		err = repo_ctl(r->repo, r->result->version, p->stream, &p->ctl);
+		err = lazy_ctl(r, p);
 		p->state.ctl = p->ctl;
 		if (!err)
 			err = tracee_map(r, p);
+		if (!err && r->lazy)
+			err = lazy_register(r, p);
 		if (!err)
 			err = shares_leave_out(&r->job, p->state.image, p->ctl);
 		if (!err)
@@ -224,7 +230,10 @@ static int memory(struct restore *r)
 	}
 	if (!err)
 		err = fill_segments(r);
-	return err ? err : fill_contents(r);
+	if (!err)
+		err = fill_contents(r);
+	/* from here on calls of the new processes may touch what is not there yet */
+	return err || !r->lazy ? err : lazy_start(r);
 }
 
 static int state(struct restore *r)
@@ -293,6 +302,23 @@ static void fini(struct restore *r)
 	repo_close(r->repo);
 }
 
+/* A page that could not be brought says more than what came of it. */
+static int give_up(struct restore *r, int err)
+{
+	char text[400];
+	int late;
+
+	snprintf(text, sizeof(text), "%s", err_text(err));
+	lazy_cancel(r->lazy);
+	/* first dead, so that nobody sees the holes */
+	if (r->made)
+		tree_stop(r);
+	late = lazy_end(take_ptr(r->lazy));
+	if (r->made)
+		tree_kill(r);
+	return late ? late : refuse(err, "%s", text);
+}
+
 int restore_all(struct restore *r)
 {
 	static int (*const phases[PHASES])(struct restore * r) = {check, make, memory, state,
@@ -308,8 +334,8 @@ int restore_all(struct restore *r)
 			err = tell(r);
 		out->phase_ns[i] = now_ns() - start;
 	}
-	if (err && r->made)
-		tree_kill(r);
+	if (err)
+		err = give_up(r, err);
 	fini(r);
 	return err;
 }

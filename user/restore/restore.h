@@ -22,6 +22,10 @@
 #include "image/repo.h"
 #include "state/restore.h"
 
+struct restart_progress {
+	_Atomic uint64_t pages_done, pages_to_do;
+};
+
 struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
@@ -36,6 +40,11 @@ struct restart_config {
 	size_t n_pids;
 	enum ipc_existing shm_existing;
 	bool new_ipc_namespace;
+	bool lazy; /* pages of big private memory come when the job runs */
+	struct restart_progress *progress; /* in memory that a fork shares; may be NULL */
+	/* Called when the caller may start threads again: the builder is there. May be NULL. */
+	void (*begun)(void *arg);
+	void *begun_arg;
 };
 
 enum restart_phase {
@@ -59,13 +68,21 @@ struct restart_result {
 	int status_fd; /* what became of them: struct init_status; -1: they are our children */
 	uint64_t threads, pages, bytes; /* filled */
 	uint64_t phase_ns[PHASES];
+	int pages_fd; /* lazy: how the rest of the pages went; else -1 */
 };
 void restart_result_free(struct restart_result *r);
 
 /*
- * Restart a job as children of the caller, which must have no threads; they run when this
- * returns 0.
+ * Restart a job as children of the caller, which must have no threads until config->begun; they
+ * run when this returns 0.
  */
 int restart(const struct restart_config *config, struct restart_result *out) _must_use_;
+
+/*
+ * Wait until the last page of a lazy restart is there, or the job has ended. An error: one could
+ * not be brought, and the job was killed. With config->detach the one who brings them says so
+ * himself.
+ */
+int restart_finish(struct restart_result *r) _must_use_;
 
 #endif

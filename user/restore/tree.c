@@ -350,13 +350,18 @@ int tree_make(struct restore *r)
 }
 
 /* A stub dies with its parent stub; who doesn't any more is traced. Parents reap, or icp-bpf. */
+void tree_stop(struct restore *r)
+{
+	for (size_t i = 0; i < r->n; i++)
+		if (r->procs[i].traced || r->procs[i].made)
+			kill(r->procs[i].pid, SIGKILL);
+}
+
 void tree_kill(struct restore *r)
 {
 	pid_t pid;
 
-	for (size_t i = 0; i < r->n; i++)
-		if (r->procs[i].traced || r->procs[i].made)
-			kill(r->procs[i].pid, SIGKILL);
+	tree_stop(r);
 	do
 		pid = waitpid(-1, NULL, __WALL);
 	while (pid > 0 || (pid < 0 && errno == EINTR));

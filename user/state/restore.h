@@ -116,6 +116,10 @@ int restore_unpack(Icp__StateBlob *const *blobs, size_t n, const char *kind, uin
 bool restore_zeros_count(const Icp__Vma *v);
 /* Whether pages of @v are in the image and are to be written. */
 bool restore_filled(const Icp__Vma *v);
+/* Whether @v is private memory without a file, which loses nothing that it was not told to. */
+bool restore_private(const Icp__Vma *v);
+/* Whether whole pages may be moved into @v between restore_memory() and restore_protect(). */
+bool restore_may_move(const Icp__Vma *v);
 
 /* Memory that only its mappings keep: shared by fork, memfd, deleted files. */
 bool restore_is_object(const Icp__Vma *v);

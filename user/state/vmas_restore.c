@@ -82,6 +82,17 @@ bool restore_zeros_count(const Icp__Vma *v)
 	       (kind(v) == VMA_FILE_SHARED && !restore_is_object(v));
 }
 
+bool restore_private(const Icp__Vma *v)
+{
+	return kind(v) == VMA_ANON && !v->shared && !(v->flags & MAP_DROPPABLE);
+}
+
+bool restore_may_move(const Icp__Vma *v)
+{
+	return restore_private(v) && !(v->prot & PROT_EXEC) && !(v->flags & MAP_GROWSDOWN) &&
+	       !(v->madvise & ((1ull << MADV_NOHUGEPAGE) | (1ull << MADV_HUGEPAGE)));
+}
+
 static const char *reason(const struct state_restore *r, const Icp__Vma *v)
 {
 	if (v->kind < 1 || v->kind > VMA_SPECIAL + 1)
