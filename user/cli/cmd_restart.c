@@ -250,14 +250,15 @@ static int run(int argc, char **argv)
 	vec_free(&o.pids);
 	if (err)
 		return cli_failed(err);
+	/* first: who reads of the restart may ask the session for a checkpoint at once */
+	if (o.keep)
+		status = background(track, &(struct tracking){&o, &result});
 	if (o.json)
 		err = print_json(&result);
 	else
 		print_text(&result);
 	if (err) /* the job runs all the same */
 		cli_failed(err);
-	if (o.keep)
-		status = background(track, &(struct tracking){&o, &result});
 	if (!o.detach)
 		status = foreground(&result, &set);
 	restart_result_free(&result);
