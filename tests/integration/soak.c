@@ -124,17 +124,16 @@ static void restart(struct job *j, struct run *r, pid_t pid, unsigned round)
 	j->pid = pid;
 }
 
-/* kill -9 of all of it, in any order. */
+/* kill -9 of all of it; stopped first, so that none sees another one die and calls that wrong. */
 static void kill_all(struct job *j)
 {
 	pid_list all = {0};
 	pid_t pid = j->pid;
 
 	assert_int_equal(tasks_descendants(pid, &all), 0);
-	vec_each (p, &all) {
-		if (chance(2))
-			kill(*p, SIGKILL);
-	}
+	kill(pid, SIGSTOP);
+	vec_each (p, &all)
+		kill(*p, SIGSTOP);
 	kill(pid, SIGKILL);
 	vec_each (p, &all)
 		kill(*p, SIGKILL);
