@@ -171,6 +171,9 @@ clocks_FLAGS := tests/targets/reborn_util.c
 $(B)/tests/targets/unixes $(B)/tests/targets/ptys: tests/targets/reborn_util.c tests/targets/reborn.h
 unixes_FLAGS := tests/targets/reborn_util.c
 ptys_FLAGS := tests/targets/reborn_util.c
+$(B)/tests/targets/toiler $(B)/tests/targets/ticking: tests/targets/reborn_util.c tests/targets/reborn.h
+toiler_FLAGS := tests/targets/reborn_util.c
+ticking_FLAGS := tests/targets/reborn_util.c
 
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
@@ -212,6 +215,7 @@ RUNNER  := tests/run --build $(B)
 help:
 	@echo 'make demo         install what is needed, build, trace a real program'
 	@echo 'make check        install what is needed, build, run all tests'
+	@echo 'make soak         checkpoint, kill -9, restart of one job, ROUNDS ($(ROUNDS)) times'
 	@echo 'make check-fresh  both of them in a minimal Debian 12 made by debootstrap (root)'
 	@echo 'make              build/icp-bpf'
 	@echo 'make tests        build everything that check runs'
@@ -235,6 +239,14 @@ check:
 	@tests/check-includes --self-test
 	@tests/check-includes
 	@$(RUNNER) $(UNIT_BIN) $(INT_BIN)
+
+# make check does a few rounds of it.
+ROUNDS ?= 500
+.PHONY: soak
+soak:
+	@scripts/install-deps check
+	$(AGAIN) tests
+	@ICP_ROUNDS=$(ROUNDS) $(RUNNER) -t 36000 $(B)/tests/integration/soak
 
 # A minimal Debian with git and make only. FRESH='make check' runs something else than demo and check.
 .PHONY: check-fresh

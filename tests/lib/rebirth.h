@@ -41,6 +41,9 @@ void kill_job(struct job *j);
 /* Start a restart; @more: one more option, or NULL. */
 void begin_restart(const struct job *j, struct run *r, const char *version, const char *lookup,
 		   const char *more);
+/* Run that restart until the job runs. A pid that somebody has for a moment is waited for: where
+ * pids are few they come round soon. False: it failed, and @r says why. */
+bool restart_runs(struct run *r, const char *const *argv);
 /* Restart @version; it must go on to a good end. */
 void go_on(const struct job *j, const char *version, const char *lookup);
 void go_on_with(const struct job *j, const char *version, const char *lookup, const char *more);

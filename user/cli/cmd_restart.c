@@ -279,16 +279,10 @@ static struct restart_config config_of(const struct options *o)
 }
 
 /* It runs. */
-static int attend(const struct options *o, struct restart_result *r, const sigset_t *set)
+static int attend(struct restart_result *r, const sigset_t *set)
 {
-	int status = EXIT_DONE, err;
+	int status = foreground(r, set), err = restart_finish(r);
 
-	if (o->keep)
-		status = background(track, &(struct tracking){o, r});
-	if (o->detach)
-		return status;
-	status = foreground(r, set);
-	err = restart_finish(r);
 	return err ? cli_failed(err) : status;
 }
 
@@ -312,13 +306,17 @@ static int run(int argc, char **argv)
 	vec_free(&o.pids);
 	if (err)
 		return cli_failed(err);
+	/* first: who reads of the restart may ask the session for a checkpoint at once */
+	if (o.keep)
+		status = background(track, &(struct tracking){&o, &result});
 	if (o.json)
 		err = print_json(&result);
 	else
 		print_text(&result);
 	if (err) /* the job runs all the same */
 		cli_failed(err);
-	status = attend(&o, &result, &set);
+	if (!o.detach)
+		status = attend(&result, &set);
 	restart_result_free(&result);
 	return status;
 }

@@ -305,6 +305,15 @@ static int create_timers(const Icp__TimerState *msg, struct batch *b)
 	return err ? err : batch_try(b, SYS_prctl, BATCH_ARGS(TIMER_RESTORE_IDS, 0));
 }
 
+/*
+ * The kernel starts a repeating ITIMER_REAL again when its signal is taken, not when it is sent:
+ * in between getitimer() says that nothing is left. A signal that we bring back doesn't start it.
+ */
+static uint64_t itimer_left(const Icp__Itimer *t)
+{
+	return t->which == ITIMER_REAL && !t->value_ns ? t->interval_ns : t->value_ns;
+}
+
 static int restore_settle_timers(struct state_restore *r, void *arg, struct batch *b)
 {
 	const Icp__TimerState *msg = arg;
@@ -325,7 +334,8 @@ static int restore_settle_timers(struct state_restore *r, void *arg, struct batc
 	}
 	for (size_t i = 0; i < msg->n_itimers && !err; i++) {
 		const Icp__Itimer *t = msg->itimers[i];
-		struct itimerval value = {timeval_of(t->interval_ns), timeval_of(t->value_ns)};
+		struct itimerval value = {timeval_of(t->interval_ns),
+					  timeval_of(itimer_left(t))};
 
 		err = batch_data(b, &value, sizeof(value), &at);
 		if (!err)
