@@ -28,16 +28,10 @@ struct tracker_ops {
 	void (*close)(struct tracker *t);
 };
 
-extern const struct tracker_ops tracker_uffd, tracker_softdirty;
+extern const struct tracker_ops tracker_uffd, tracker_kmod, tracker_softdirty;
 
 /* Every backend, best first; NULL-terminated. */
 extern const struct tracker_ops *const tracker_backends[];
-
-/* Those of the design that this version does not have; ends with a NULL name. */
-struct tracker_absence {
-	const char *name, *purpose, *why;
-};
-extern const struct tracker_absence tracker_absent[];
 
 /* What every backend's own struct begins with. */
 struct tracker {
