@@ -195,3 +195,29 @@ json_t *tracer_last(const struct tracer *t, pid_t pid)
 			return json_array_get(t->samples, i);
 	return NULL;
 }
+
+static bool tracker_is(const char *name)
+{
+	const char *forced = getenv("ICP_TRACKER");
+
+	return forced && !strcmp(forced, name);
+}
+
+bool tracer_splits_huge_pages(void)
+{
+	return !tracker_is("kmod") && !tracker_is("softdirty");
+}
+
+uint64_t tracer_slack(uint64_t whole)
+{
+	if (!getenv("ICP_GUEST"))
+		return 0;
+	return tracker_is("softdirty") ? whole : 10;
+}
+
+void tracer_expect(const struct tracer *t, pid_t pid, uint64_t start, uint64_t end,
+		   uint64_t pages)
+{
+	assert_in_range(tracer_dirty(t, pid, start, end), pages,
+			pages + tracer_slack(4 * (end - start) / 4096));
+}
