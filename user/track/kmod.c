@@ -354,6 +354,7 @@ const struct tracker_ops tracker_kmod = {
 	.name = "kmod",
 	.purpose = "the module icp_helper resets the WRITE bits of page-table entries",
 	.blind_to_dropped = true,
+	.whole_huge_pages = true,
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,

@@ -31,7 +31,7 @@ static int kind_of(const struct look *l, unsigned what, bool were)
 	if (what & LOOK_UNKNOWN)
 		return DIRTY_UNKNOWN;
 	/* Shared memory gets entries by reading. In private memory that is the huge zero page, which looks like any other. */
-	return were || l->v->shared ? 0 : DIRTY_NEW;
+	return were || l->v->shared ? 0 : DIRTY_UNKNOWN;
 }
 
 int look_run(struct look *l, uint64_t start, uint64_t end, unsigned what)

@@ -270,6 +270,7 @@ const struct tracker_ops tracker_softdirty = {
 	.name = "softdirty",
 	.purpose = "the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)",
 	.blind_to_dropped = true,
+	.whole_huge_pages = true,
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,
