@@ -33,7 +33,7 @@ static bool take_line(struct tracer *t)
 	json_t *json;
 	const char *type;
 
-	alarm(40); /* a hang is a failure, not a wait */
+	alarm(40u * (unsigned)patience()); /* a hang is a failure, not a wait */
 	if (!fgets(line, sizeof(line), t->out))
 		return false;
 	json = json_loads(line, 0, &error);
