@@ -92,10 +92,10 @@ static bool is_own(const struct vma *v, uint64_t is)
 	return !(is & PG_PFNZERO) && !(v->kind == VMA_FILE_PRIVATE && is & PG_FILE);
 }
 
-static int look_at(const struct softdirty_tracker *t, struct look *l, uint64_t at,
-		   uint64_t bits)
+static int look_at(const struct softdirty_tracker *t, struct look *l, struct pagemap_memo *memo,
+		   uint64_t at, uint64_t bits)
 {
-	uint64_t is = pagemap_categories(bits);
+	uint64_t is = pagemap_categories(bits, at, memo);
 	unsigned what = is_own(l->v, is) ? LOOK_OWN : 0;
 
 	if (is & PG_SOFT_DIRTY)
@@ -110,6 +110,7 @@ static int look_range(const struct softdirty_tracker *t, struct look *l, uint64_
 		      uint64_t to)
 {
 	uint64_t bits[ENTRIES], page = page_size();
+	struct pagemap_memo memo = {0};
 	int err = 0;
 
 	while (!err && from < to) {
@@ -122,7 +123,7 @@ static int look_range(const struct softdirty_tracker *t, struct look *l, uint64_
 		if (got < 8)
 			return -ESRCH; /* the memory is gone */
 		for (ssize_t i = 0; !err && i < got / 8; i++, from += page)
-			err = look_at(t, l, from, bits[i]);
+			err = look_at(t, l, &memo, from, bits[i]);
 	}
 	return err;
 }
