@@ -180,6 +180,14 @@ $(B)/tests/targets/%: tests/targets/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-parameter -O1 -g -Itests -MMD -MP $($*_FLAGS) -o $@ $< -lpthread -lm
 
+# only for guests: they need the module
+GUEST_BIN := $(patsubst %,$(B)/tests/guest/%,$(call names,tests/guest,c,*))
+
+$(B)/tests/guest/%: tests/guest/%.c $(TESTLIB_OBJ) $(B)/libicp.a | $(B)/.deps-check
+	$(call say,TEST,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests $(LDFLAGS) -o $@ $< $(TESTLIB_OBJ) $(B)/libicp.a $(LIBS) -lcmocka
+
 $(B)/tests/targets/lib%.so: tests/targets/lib%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)
@@ -216,6 +224,7 @@ help:
 	@echo 'make demo         install what is needed, build, trace a real program'
 	@echo 'make check        install what is needed, build, run all tests'
 	@echo 'make soak         checkpoint, kill -9, restart of one job, ROUNDS ($(ROUNDS)) times'
+	@echo 'make check-guest  tests on other kernels, emulated; make guest KERNEL=6.1: a shell in one'
 	@echo 'make check-fresh  both of them in a minimal Debian 12 made by debootstrap (root)'
 	@echo 'make              build/icp-bpf'
 	@echo 'make tests        build everything that check runs'
@@ -248,6 +257,19 @@ soak:
 	$(AGAIN) tests
 	@ICP_ROUNDS=$(ROUNDS) $(RUNNER) -t 36000 $(B)/tests/integration/soak
 
+# Debian's 6.1 and 6.12, emulated, on this machine's own files. KERNEL=6.1: that one only. KEEP=1: the table goes into docs/results.md.
+.PHONY: check-guest guest
+check-guest:
+	@scripts/install-deps guest
+	$(AGAIN) tests $(GUEST_BIN)
+	@tests/guest/check --build $(B) $(if $(KEEP),--keep) $(KERNEL)
+
+guest:
+	@scripts/install-deps guest
+	$(AGAIN) $(B)/icp-bpf
+	@scripts/guest module $(or $(KERNEL),6.12) >/dev/null
+	@scripts/guest shell $(or $(KERNEL),6.12)
+
 # A minimal Debian with git and make only. FRESH='make check' runs something else than demo and check.
 .PHONY: check-fresh
 check-fresh:
@@ -263,7 +285,7 @@ bench:
 # --- static analysis -------------------------------------------------------------------------------------------------------
 # Not the generated code.
 LINT_C   = $(filter-out %.pb-c.c,$(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d)))))
-LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
+LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] kmod-helper/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
 
 .PHONY: lint
 lint:

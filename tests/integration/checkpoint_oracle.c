@@ -286,7 +286,6 @@ int main(int argc, char **argv)
 		cmocka_unit_test(running_paranoid),
 	};
 
-	if (argc > 1)
-		cmocka_set_test_filter(argv[1]);
+	cmocka_set_test_filter(argc > 1 ? argv[1] : getenv("ICP_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,21 +71,21 @@ static void check_kind(struct kid *kid, uint64_t area)
 	tracer_forget(t);
 	kid_call(kid, kid_write, area, N / 3, 3);
 	tracer_catch_up(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), N / 3);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, N / 3);
 	tracer_forget(t);
 	kid_call(kid, kid_read, area, N);
 	tracer_catch_up(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 0);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 0);
 	tracer_forget(t);
 	kid_call(kid, kid_write, area + 7 * PAGE, 1);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 1);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 1);
 	/* an hour's interval: only the sample at the end; a page counts once */
 	t = tracer_start("--pid", decimal(kid->pid), "--interval", "1h", NULL);
 	kid_call(kid, kid_write, area + 5 * PAGE, 20, 2, 50000);
 	tracer_stop(t);
 	assert_int_equal(json_array_size(t->samples), 1);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 20);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 20);
 	assert_string_equal(text(t->summary, "reason"), "interrupted");
 }
 
@@ -205,7 +205,7 @@ static void data_and_bss(void **state)
 	tracer_stop(t);
 	data = number(tracer_last(t, kid->pid), "dirty_pages");
 	/* besides: the stack, libc's data, the test's own variables */
-	assert_in_range(data, N + N / 2, N + N / 2 + 16);
+	assert_in_range(data, N + N / 2, N + N / 2 + 16 + tracer_slack(2 * N));
 }
 
 static uint64_t grow_heap(const uint64_t *args)
@@ -230,11 +230,11 @@ static void growing_heap(void **state)
 	at = kid_call(kid, grow_heap, N, N / 2);
 	tracer_catch_up(t);
 	assert_in_range(number(tracer_last(t, kid->pid), "index"), 3, 1000);
-	assert_int_equal(tracer_dirty(t, kid->pid, at - 10 * PAGE, at + N * PAGE), N / 2);
+	tracer_expect(t, kid->pid, at - 10 * PAGE, at + N * PAGE, N / 2);
 	tracer_forget(t);
 	kid_call(kid, kid_write, at + 200 * PAGE, 30);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, at - 10 * PAGE, at + N * PAGE), 30);
+	tracer_expect(t, kid->pid, at - 10 * PAGE, at + N * PAGE, 30);
 }
 
 static uint64_t __attribute__((noinline)) use_stack(const uint64_t *args)
@@ -254,7 +254,7 @@ static void growing_stack(void **state)
 
 	tracer_stop(t);
 	pages = tracer_dirty(t, kid->pid, at - 256 * PAGE, at + PAGE);
-	assert_in_range(pages, N, N + 4);
+	assert_in_range(pages, N, N + 4 + tracer_slack(256));
 }
 
 static uint64_t map_huge(const uint64_t *args)
@@ -277,7 +277,11 @@ static void huge_pages(void **state)
 	kid_call(kid, kid_write, full, 10, 100);
 	kid_call(kid, kid_read, empty, 2048);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, low, low + (16 << 20)), 10);
+	if (tracer_splits_huge_pages())
+		tracer_expect(t, kid->pid, low, low + (16 << 20), 10);
+	else /* all of each that was written, and soft-dirty can't tell the huge zero page */
+		assert_in_range(tracer_dirty(t, kid->pid, low, low + (16 << 20)), 10,
+				2 * 512 + tracer_slack(4096));
 }
 
 /* --- writes that are no stores --- */
@@ -322,15 +326,18 @@ static void read_calls(void **state)
 	kid_call(kid, kid_write, area, N);
 	t = tracer_start("--pid", decimal(kid->pid), "--interval", "1h", NULL);
 	assert_int_equal(kid_call(kid, read_into, area, 20 * PAGE, (uint64_t)fd), 20 * PAGE);
-	assert_true(direct >= 0);
-	assert_int_equal(
-		kid_call(kid, read_into, area + 100 * PAGE, 30 * PAGE, (uint64_t)direct),
-		30 * PAGE);
+	/* a guest has memory only, where old kernels know no O_DIRECT */
+	assert_true(direct >= 0 || getenv("ICP_GUEST"));
+	if (direct >= 0)
+		assert_int_equal(kid_call(kid, read_into, area + 100 * PAGE, 30 * PAGE,
+					  (uint64_t)direct),
+				 30 * PAGE);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 50);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, direct >= 0 ? 50 : 20);
 	assert_true(number(tracer_last(t, kid->pid), "kernel_faults") >= 20);
 	close(fd);
-	close(direct);
+	if (direct >= 0)
+		close(direct);
 }
 
 static void written_by_others(void **state)
@@ -351,7 +358,7 @@ static void written_by_others(void **state)
 	assert_int_equal(ptrace(PTRACE_POKEDATA, kid->pid, area + 90 * PAGE, 42), 0);
 	assert_int_equal(ptrace(PTRACE_DETACH, kid->pid, 0, 0), 0);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 5);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 5);
 }
 
 static void eight_threads(void **state)
@@ -364,7 +371,7 @@ static void eight_threads(void **state)
 	t = tracer_start("--pid", decimal(kid->pid), "--interval", "1h", NULL);
 	kid_call(kid, write_in_threads, area, 30);
 	tracer_stop(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 240);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 240);
 }
 
 /* --- the layout changes while it is traced --- */
@@ -402,14 +409,14 @@ static void layout(void **state)
 		tracer_forget(t);
 		kid_call(kid, change_layout, area, i);
 		tracer_catch_up(t);
-		assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), expected[i]);
+		tracer_expect(t, kid->pid, area, area + N * PAGE, expected[i]);
 	}
 	tracer_forget(t);
 	born = kid_call(kid, kid_map, N * PAGE, RW, MAP_PRIVATE);
 	kid_call(kid, kid_write, born, 12, 5);
 	kid_call(kid, kid_read, born, N);
 	tracer_catch_up(t);
-	assert_int_equal(tracer_dirty(t, kid->pid, born, born + N * PAGE), 12);
+	tracer_expect(t, kid->pid, born, born + N * PAGE, 12);
 	tracer_stop(t);
 }
 
@@ -427,11 +434,12 @@ static void working_set(void **state)
 	tracer_catch_up(t);
 	wws = number(json_object_get(tracer_last(t, kid->pid), "wws_pages"), "60");
 	tracer_stop(t);
-	assert_in_range(wws, 150, 170); /* its stack and libc's data besides */
+	assert_in_range(wws, 150,
+			170 + tracer_slack(N)); /* its stack and libc's data besides */
 	total = json_array_get(json_object_get(t->summary, "processes"), 0);
-	assert_int_equal(tracer_dirty(t, kid->pid, area, area + N * PAGE), 200);
-	assert_in_range(number(total, "unique_pages"), 150, 170);
-	assert_in_range(number(total, "dirty_pages"), 200, 260);
+	tracer_expect(t, kid->pid, area, area + N * PAGE, 200);
+	assert_in_range(number(total, "unique_pages"), 150, 170 + tracer_slack(N));
+	assert_in_range(number(total, "dirty_pages"), 200, 260 + tracer_slack(4 * N));
 }
 
 int main(void)

@@ -76,7 +76,9 @@ void adopt_orphans(void);
 /* All orphans end by themselves within @seconds; @keep (0-terminated) are our own children. */
 void assert_no_orphans(const pid_t *keep, double seconds);
 
+/* For limits of waiting: seconds last patience() times as long in a guest, which is emulated. */
 double seconds_now(void);
+int patience(void);
 void nap_ms(double ms);
 
 #endif

@@ -33,7 +33,7 @@ static bool take_line(struct tracer *t)
 	json_t *json;
 	const char *type;
 
-	alarm(40); /* a hang is a failure, not a wait */
+	alarm(40u * (unsigned)patience()); /* a hang is a failure, not a wait */
 	if (!fgets(line, sizeof(line), t->out))
 		return false;
 	json = json_loads(line, 0, &error);
@@ -194,4 +194,30 @@ json_t *tracer_last(const struct tracer *t, pid_t pid)
 		if ((pid_t)number(json_array_get(t->samples, i), "pid") == pid)
 			return json_array_get(t->samples, i);
 	return NULL;
+}
+
+static bool tracker_is(const char *name)
+{
+	const char *forced = getenv("ICP_TRACKER");
+
+	return forced && !strcmp(forced, name);
+}
+
+bool tracer_splits_huge_pages(void)
+{
+	return !tracker_is("kmod") && !tracker_is("softdirty");
+}
+
+uint64_t tracer_slack(uint64_t whole)
+{
+	if (!getenv("ICP_GUEST"))
+		return 0;
+	return tracker_is("softdirty") ? whole : 10;
+}
+
+void tracer_expect(const struct tracer *t, pid_t pid, uint64_t start, uint64_t end,
+		   uint64_t pages)
+{
+	assert_in_range(tracer_dirty(t, pid, start, end), pages,
+			pages + tracer_slack(4 * (end - start) / 4096));
 }

@@ -27,6 +27,17 @@ void tracer_forget(struct tracer *t);
 /* Interrupt it (unless it ends by itself), read the rest, expect exit status 0. */
 void tracer_stop(struct tracer *t);
 void tracer_end(struct tracer *t);
+/*
+ * Between @start and @end exactly @pages were written, or a few more where that is documented: see tracer_slack().
+ */
+void tracer_expect(const struct tracer *t, pid_t pid, uint64_t start, uint64_t end,
+		   uint64_t pages);
+/*
+ * How many pages too many may be told. On a machine of its own: none. In an emulated guest: those that were looked at between the
+ * fault and the instruction that runs again, one a sample. With soft-dirty bits: of mappings that grew or were merged all, @whole.
+ */
+uint64_t tracer_slack(uint64_t whole);
+bool tracer_splits_huge_pages(void);
 /* For teardown. */
 void tracers_kill(void);
 

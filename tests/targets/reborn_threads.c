@@ -159,9 +159,14 @@ static char *smaps_without_numbers(void)
 {
 	char *text = slurp("/proc/self/smaps"), *out = calloc(1, 1 << 18), *at = out;
 
-	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		char *mark = strncmp(line, "VmFlags", 7) ? NULL : strstr(line, " sd ");
+
+		if (mark) /* soft-dirty: some trackers take it off */
+			memmove(mark, mark + 3, strlen(mark + 3) + 1);
 		if (!strncmp(line, "VmFlags", 7) || strchr("0123456789abcdef", *line))
 			at += sprintf(at, "%s\n", line);
+	}
 	free(text);
 	return out;
 }

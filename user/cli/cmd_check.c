@@ -54,15 +54,6 @@ static int add_trackers(struct report *r)
 		if (row->used)
 			r->tracker = tracker_backends[i]->name;
 	}
-	for (size_t i = 0; tracker_absent[i].name; i++) {
-		struct row *row = vec_push(&r->trackers);
-
-		if (!row)
-			return fail(-ENOMEM, "trackers");
-		snprintf(row->name, sizeof(row->name), "%s", tracker_absent[i].name);
-		snprintf(row->why, sizeof(row->why), "%s", tracker_absent[i].why);
-		row->purpose = tracker_absent[i].purpose;
-	}
 	return 0;
 }
 

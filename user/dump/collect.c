@@ -170,12 +170,13 @@ static int by_address(const void *a, const void *b)
 }
 
 /*
- * The pages that faulted since the last take, or were about to at it. A fault in a place that was not populated may have brought a huge page: then
- * the whole 2 MiB around it is looked at.
+ * The pages that faulted since the last take, or were about to at it. A fault in a place that was not populated may have brought a huge page, and
+ * with some trackers any fault may have been that of a huge page: then the whole 2 MiB around it is looked at.
  */
 static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
 {
 	VEC(uint64_t) pages = {0};
+	bool whole = huge && p->src.tracker->ops->whole_huge_pages;
 	uint64_t end = 0;
 	int err = 0;
 
@@ -205,7 +206,7 @@ static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dir
 	for (size_t i = 0; !err && i < pages.n; i++) {
 		uint64_t from = pages.data[i], to = from + page_size();
 
-		if (huge && !dirty_pages_in(&p->stream.populated, from, to)) {
+		if (whole || (huge && !dirty_pages_in(&p->stream.populated, from, to))) {
 			from &= ~(uint64_t)(HUGE - 1);
 			to = from + HUGE;
 		}
@@ -232,7 +233,8 @@ static int check_paranoid(struct dump_proc *p, struct dirty *set)
 	int err = tracker_take(p->src.tracker, &p->maps, &missed), joined;
 
 	vec_each (r, &missed) {
-		if (!err && r->what != DIRTY_ZAPPED && !covers(set, r))
+		if (!err && r->what != DIRTY_ZAPPED && r->what != DIRTY_UNKNOWN &&
+		    !covers(set, r))
 			err = refuse(-EUCLEAN,
 				     "pid %d: page %#lx was written without an event: please "
 				     "report this",

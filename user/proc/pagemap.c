@@ -22,6 +22,10 @@ _Static_assert(sizeof(struct pm_scan_arg) == 96, "pm_scan_arg");
 _Static_assert(sizeof(struct page_region) == 24, "page_region");
 
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define HUGE_FRAMES 512ull /* in 2 MiB */
+/* include/uapi/linux/kernel-page-flags.h */
+#define KPF_THP (1ull << 22)
+#define KPF_ZERO_PAGE (1ull << 24)
 #define ENTRIES 2048 /* of the classic interface, read at a time */
 
 /* The page that all untouched private pages share; 0 where frame numbers are hidden (no CAP_SYS_ADMIN). */
@@ -46,7 +50,29 @@ static uint64_t zero_frame(void)
 	return frame;
 }
 
-uint64_t pagemap_categories(uint64_t bits)
+/*
+ * A huge page of zeros is mapped where memory was only read, and its entries look like those of any huge page. Its frame is not always the same;
+ * /proc/kpageflags tells (CAP_SYS_ADMIN). Only pages that lie in their 2 MiB as their frame does can be of a huge page.
+ */
+static bool is_huge_zero(uint64_t frame, uint64_t at, struct pagemap_memo *memo)
+{
+	static int fd = -2;
+	uint64_t flags = 0, head = frame & ~(HUGE_FRAMES - 1);
+
+	if (((at / page_size()) ^ frame) & (HUGE_FRAMES - 1))
+		return false;
+	if (head && head == memo->head)
+		return memo->zero;
+	if (fd == -2)
+		fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &flags, 8, (off_t)(frame * 8)) != 8)
+		flags = 0;
+	memo->head = head;
+	memo->zero = flags & KPF_ZERO_PAGE && flags & KPF_THP;
+	return memo->zero;
+}
+
+uint64_t pagemap_categories(uint64_t bits, uint64_t at, struct pagemap_memo *memo)
 {
 	uint64_t is = 0;
 
@@ -58,7 +84,8 @@ uint64_t pagemap_categories(uint64_t bits)
 		is |= PG_FILE;
 	if (bits & PM_SOFT_DIRTY)
 		is |= PG_SOFT_DIRTY;
-	if (bits & PM_PRESENT && bits & PM_FRAME && (bits & PM_FRAME) == zero_frame())
+	if (bits & PM_PRESENT && bits & PM_FRAME &&
+	    ((bits & PM_FRAME) == zero_frame() || is_huge_zero(bits & PM_FRAME, at, memo)))
 		is |= PG_PFNZERO;
 	return is;
 }
@@ -68,6 +95,7 @@ static long scan_classic(int fd, const struct page_scan *what, uint64_t start, u
 			 struct page_region *regions, size_t n, uint64_t *next)
 {
 	uint64_t bits[ENTRIES], page = page_size();
+	struct pagemap_memo memo = {0};
 	long used = 0;
 
 	if (what->flags)
@@ -81,8 +109,8 @@ static long scan_classic(int fd, const struct page_scan *what, uint64_t start, u
 			return got < 0 ? -errno : used;
 		}
 		for (ssize_t i = 0; i < got / 8; i++, at += page) {
-			uint64_t is = pagemap_categories(bits[i]), match = is ^ what->inverted,
-				 shown = is & what->return_mask;
+			uint64_t is = pagemap_categories(bits[i], at, &memo),
+				 match = is ^ what->inverted, shown = is & what->return_mask;
 			struct page_region *last = used ? &regions[used - 1] : NULL;
 
 			if ((match & what->all_of) != what->all_of ||

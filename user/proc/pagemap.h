@@ -30,8 +30,14 @@
 #define PM_FILE (1ull << 61) /* a file's page, or shared anonymous */
 #define PM_SWAPPED (1ull << 62)
 #define PM_PRESENT (1ull << 63)
-/* The PG_ categories of an entry, as far as it tells: no WPALLOWED, WRITTEN, HUGE. */
-uint64_t pagemap_categories(uint64_t entry);
+/* The 2 MiB that pagemap_categories() asked about last: all zero at first, and for one walk. */
+struct pagemap_memo {
+	uint64_t head; /* frame */
+	bool zero;
+};
+
+/* The PG_ categories of the entry of the page at @at, as far as it tells: no WPALLOWED, WRITTEN, HUGE. */
+uint64_t pagemap_categories(uint64_t entry, uint64_t at, struct pagemap_memo *memo);
 
 /* Does this kernel have PAGEMAP_SCAN? Asked by using it. */
 bool pagemap_has_scan(void);

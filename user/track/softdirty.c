@@ -20,6 +20,7 @@
 #include "base/io.h"
 #include "base/page.h"
 #include "proc/pagemap.h"
+#include "track/look.h"
 #include "track/pins.h"
 
 #define ENTRIES 2048
@@ -91,59 +92,38 @@ static bool is_own(const struct vma *v, uint64_t is)
 	return !(is & PG_PFNZERO) && !(v->kind == VMA_FILE_PRIVATE && is & PG_FILE);
 }
 
-struct look {
-	struct softdirty_tracker *t;
-	const struct vma *v;
-	struct dirty *found, *populated;
-	size_t before; /* the run of t->populated that the walk has come to */
-};
-
-static bool was_populated(struct look *l, uint64_t at)
+static int look_at(const struct softdirty_tracker *t, struct look *l, struct pagemap_memo *memo,
+		   uint64_t at, uint64_t bits)
 {
-	const struct dirty *p = &l->t->populated;
+	uint64_t is = pagemap_categories(bits, at, memo);
+	unsigned what = is_own(l->v, is) ? LOOK_OWN : 0;
 
-	while (l->before < p->n && p->data[l->before].end <= at)
-		l->before++;
-	return l->before < p->n && p->data[l->before].start <= at;
-}
-
-static int look_at(struct look *l, uint64_t at, uint64_t bits)
-{
-	uint64_t is = pagemap_categories(bits), end = at + page_size();
-	bool own = is_own(l->v, is), before = was_populated(l, at);
-	int err = own && l->populated ? dirty_append(l->populated, at, end, DIRTY_WRITTEN) : 0;
-
-	if (err || !l->found)
-		return err;
-	if (own && is & PG_SOFT_DIRTY)
-		return dirty_append(l->found, at, end, before ? DIRTY_WRITTEN : DIRTY_NEW);
-	if (own && l->t->ksm && !l->v->shared)
-		return dirty_append(l->found, at, end, DIRTY_UNKNOWN);
-	if (!own && l->v->shared && before)
-		return dirty_append(l->found, at, end, DIRTY_UNKNOWN);
-	if (!own && before)
-		return dirty_append(l->found, at, end, DIRTY_ZAPPED);
-	return 0;
+	if (is & PG_SOFT_DIRTY)
+		what |= LOOK_WRITTEN;
+	if (t->ksm && !l->v->shared)
+		what |= LOOK_UNKNOWN;
+	return look_run(l, at, at + page_size(), what);
 }
 
 /* [from, to) of one VMA. */
-static int look_range(struct look *l, uint64_t from, uint64_t to)
+static int look_range(const struct softdirty_tracker *t, struct look *l, uint64_t from,
+		      uint64_t to)
 {
 	uint64_t bits[ENTRIES], page = page_size();
+	struct pagemap_memo memo = {0};
 	int err = 0;
 
 	while (!err && from < to) {
 		uint64_t n = (to - from) / page < ENTRIES ? (to - from) / page : ENTRIES;
-		ssize_t got = pread(l->t->base.target->pagemap_fd, bits, n * 8,
+		ssize_t got = pread(t->base.target->pagemap_fd, bits, n * 8,
 				    (off_t)(from / page * 8));
 
 		if (got < 0)
-			return fail(-errno, "read the pagemap of pid %d",
-				    l->t->base.target->pid);
+			return fail(-errno, "read the pagemap of pid %d", t->base.target->pid);
 		if (got < 8)
 			return -ESRCH; /* the memory is gone */
 		for (ssize_t i = 0; !err && i < got / 8; i++, from += page)
-			err = look_at(l, from, bits[i]);
+			err = look_at(t, l, &memo, from, bits[i]);
 	}
 	return err;
 }
@@ -152,13 +132,13 @@ static int look_range(struct look *l, uint64_t from, uint64_t to)
 static int look_all(struct softdirty_tracker *t, const struct maps *maps, struct dirty *found)
 {
 	_cleanup_(dirty_free) struct dirty populated = {0};
-	struct look look = {.t = t, .found = found, .populated = &populated};
+	struct look look = {.before = &t->populated, .found = found, .populated = &populated};
 	int err = target_reopen_pagemap(t->base.target);
 
 	for (size_t i = 0; !err && i < maps->n; i++) {
 		look.v = &maps->data[i];
 		if (tracker_wants(look.v))
-			err = look_range(&look, look.v->start, look.v->end);
+			err = look_range(t, &look, look.v->start, look.v->end);
 	}
 	if (err)
 		return err;
@@ -226,7 +206,8 @@ static int take_ranges(struct tracker *base, const struct maps *maps, const stru
 {
 	struct softdirty_tracker *t = (struct softdirty_tracker *)base;
 	_cleanup_(pins_free) struct pinned pinned = {0};
-	struct look look = {.t = t, .found = out};
+	_cleanup_(dirty_free) struct dirty populated = {0};
+	struct look look = {.before = &t->populated, .found = out, .populated = &populated};
 	int err = pinned_read(base->target, &pinned);
 	size_t i = 0;
 
@@ -237,11 +218,13 @@ static int take_ranges(struct tracker *base, const struct maps *maps, const stru
 			const struct vma *v = look.v = &maps->data[k];
 
 			if (tracker_wants(v))
-				err = look_range(&look,
+				err = look_range(t, &look,
 						 r->start > v->start ? r->start : v->start,
 						 r->end < v->end ? r->end : v->end);
 		}
 	}
+	if (!err && populated.n)
+		err = dirty_join(&t->populated, &populated);
 	return err ? err : pins_add(base->target, &t->pinned, maps, &pinned, out);
 }
 
@@ -288,6 +271,7 @@ const struct tracker_ops tracker_softdirty = {
 	.name = "softdirty",
 	.purpose = "the kernel's soft-dirty bits (CONFIG_MEM_SOFT_DIRTY)",
 	.blind_to_dropped = true,
+	.whole_huge_pages = true,
 	.probe = probe,
 	.open = open_tracker,
 	.take = take,

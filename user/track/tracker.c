@@ -4,13 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-const struct tracker_ops *const tracker_backends[] = {&tracker_uffd, &tracker_softdirty, NULL};
-
-const struct tracker_absence tracker_absent[] = {
-	{"kmod", "a kernel module resets the WRITE bit of page-table entries",
-	 "not in this version"},
-	{0},
-};
+const struct tracker_ops *const tracker_backends[] = {&tracker_uffd, &tracker_kmod,
+						      &tracker_softdirty, NULL};
 
 static const struct tracker_ops *find(const char *name)
 {
@@ -42,10 +37,6 @@ int tracker_choose(const char *name, const struct tracker_ops **out)
 
 	name = name ? name : getenv("ICP_TRACKER");
 	ops = name ? find(name) : best(why, sizeof(why));
-	for (size_t i = 0; name && tracker_absent[i].name; i++)
-		if (!strcmp(tracker_absent[i].name, name))
-			return refuse(-EOPNOTSUPP, "tracker %s is %s", name,
-				      tracker_absent[i].why);
 	if (!ops && name)
 		return refuse(-EINVAL, "no tracker is called '%s': see icp-bpf check", name);
 	if (!ops)

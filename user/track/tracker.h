@@ -17,6 +17,8 @@ struct tracker_ops {
 	/* Entries of shared memory that were populated, written and dropped between two takes are in neither: only a comparison
 	 * finds those. */
 	bool blind_to_dropped;
+	/* A huge page stays one: its first write faults, and no other one does. */
+	bool whole_huge_pages;
 	/* Can it work here? 0, or -EOPNOTSUPP/-EPERM with why and what to do in @why (no error message is set). */
 	int (*probe)(char *why, size_t len);
 	int (*open)(struct target *target, struct warden *warden, bool count_present,
@@ -28,16 +30,10 @@ struct tracker_ops {
 	void (*close)(struct tracker *t);
 };
 
-extern const struct tracker_ops tracker_uffd, tracker_softdirty;
+extern const struct tracker_ops tracker_uffd, tracker_kmod, tracker_softdirty;
 
 /* Every backend, best first; NULL-terminated. */
 extern const struct tracker_ops *const tracker_backends[];
-
-/* Those of the design that this version does not have; ends with a NULL name. */
-struct tracker_absence {
-	const char *name, *purpose, *why;
-};
-extern const struct tracker_absence tracker_absent[];
 
 /* What every backend's own struct begins with. */
 struct tracker {
