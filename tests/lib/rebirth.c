@@ -153,6 +153,8 @@ bool restart_runs(struct run *r, const char *const *argv)
 		if (!taken || seconds_now() > end)
 			return false;
 		run_close(r);
+		/* what it had made is dead, and ours to reap: it has pids of the job */
+		assert_no_orphans((const pid_t[]){0}, 120);
 		nap_ms(10);
 	}
 }
