@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wno-unused-parameter -Wno-format-truncation -Werror
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
              -Iuser -I$(B) -MMD -MP
-LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
+LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread -lm
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources: what is there ------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/seed.h $(patsubst %,user/image
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-fno-sanitize=function -Iuser -I$(B) -Itests -o $@ $(filter %.c,$^) $(B)/image/manifest.pb-c.c \
-		-lprotobuf-c -lxxhash -lzstd -llz4 -lpthread
+		-lprotobuf-c -lxxhash -lzstd -llz4 -lpthread -lm
 
 # A name at the end of a run in build/fuzz/: the input that made the parser fail.
 .PHONY: fuzz
