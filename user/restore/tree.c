@@ -15,14 +15,17 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "proc/tasks.h"
 #include "restore/builder.h"
 #include "state/procfs.h"
 
 #define READY_MS 60000
+#define REAP_MS 5000
 
 struct report {
 	uint32_t index;
@@ -86,11 +89,19 @@ int tree_plan(struct restore *r)
 	return 0;
 }
 
+/* Of a job that was killed a moment ago: its orphans have their pids until init reaps them. */
+static void await_reaping(pid_t pid)
+{
+	for (int ms = 0; ms < REAP_MS && tasks_state(pid) == 'Z'; ms += 10)
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+}
+
 static int check_pid(pid_t pid)
 {
 	_cleanup_free_ char *comm = NULL;
 	char path[40];
 
+	await_reaping(pid);
 	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 	if (io_read_file(AT_FDCWD, path, &comm, NULL))
 		return kill(pid, 0) && errno == ESRCH
