@@ -60,8 +60,7 @@ int main(int argc, char **argv)
 	} scenes[] = {{"threads", scene_threads}, {"tree", scene_tree},
 		      {"signals", scene_signals}, {"calls", scene_calls},
 		      {"ids", scene_ids},	  {"files", scene_files},
-		      {"shm", scene_shm},
-		      {"lazy", scene_lazy}};
+		      {"shm", scene_shm},	  {"lazy", scene_lazy}};
 
 	if (argc < 3)
 		return 2;
