@@ -183,6 +183,38 @@ static void test_cut(void **state)
 	go_on_with(j, "1", "direct", "--files=rewind");
 }
 
+/* Does a restart, which goes well, say that a file was written since? */
+static bool told_of_writes(const struct job *j)
+{
+	struct run r;
+	char *said;
+	bool told;
+
+	unlink(in(j, "go"));
+	begin_restart(j, &r, "1", "direct", "--files=rewind");
+	if (!run_says(&r, "\"phases\"", 30))
+		fail_msg("%s", run_text(r.err));
+	touch(j, "go");
+	run_wait(&r, 60);
+	assert_true(WIFEXITED(r.status) && !WEXITSTATUS(r.status));
+	said = run_text(r.err);
+	told = strstr(said, "written since the checkpoint") && strstr(said, in(j, "data"));
+	free(said);
+	run_close(&r);
+	return told;
+}
+
+static void test_written_over(void **state)
+{
+	struct job *j = *state;
+
+	saved(j, "log");
+	assert_false(told_of_writes(j));
+	/* it has written more by itself: the log is rewound, this has its old length again */
+	put(j, "data", O_TRUNC, "12345678");
+	assert_true(told_of_writes(j));
+}
+
 static void test_replaced(void **state)
 {
 	struct job *j = *state;
@@ -269,6 +301,7 @@ int main(void)
 		FILES(test_ofd_taken),
 		FILES(test_grown),
 		FILES(test_cut),
+		FILES(test_written_over),
 		FILES(test_replaced),
 		FILES(test_not_cut_early),
 		FILES(test_last_name_gone),

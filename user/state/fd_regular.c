@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "state/contents.h"
 #include "state/fd_path.pb-c.h"
 #include "state/fdkind.h"
@@ -231,10 +232,39 @@ static int open_regular(struct restore_job *job, const Icp__OpenFile *f)
 	return err ? err : take_fd(&fd);
 }
 
+/* Of the same length, and written since: that can't be undone, nor told from what belongs there. */
+static bool written_since(const Icp__OpenFile *f, int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && f->kind == FILE_REGULAR && writes(f) && !f->deleted && f->mtime_ns &&
+	       !fstat(fd, &st) && (uint64_t)st.st_size == f->size &&
+	       st.st_mtim.tv_sec * 1000000000ll + st.st_mtim.tv_nsec != f->mtime_ns;
+}
+
+static void note_written(struct restore_job *job)
+{
+	const Icp__OpenFiles *all = files_restore_all(job);
+	const Icp__OpenFile *first = NULL;
+	char path[PATH_MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; i < all->n_files; i++)
+		if (written_since(all->files[i], files_restored_fd(job, all->files[i]->id)) &&
+		    !n++)
+			first = all->files[i];
+	if (n)
+		note("note: %zu file%s that the job was writing %s written since the "
+		     "checkpoint (%s): "
+		     "what was written over is not undone",
+		     n, n > 1 ? "s" : "", n > 1 ? "were" : "was", fd_path_of(first, path));
+}
+
 int files_restore_rewind(struct restore_job *job)
 {
 	const Icp__OpenFiles *all = files_restore_all(job);
 
+	note_written(job);
 	for (size_t i = 0; job->rewind && i < all->n_files; i++) {
 		const Icp__OpenFile *f = all->files[i];
 		int fd = files_restored_fd(job, f->id);
