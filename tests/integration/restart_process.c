@@ -93,8 +93,7 @@ static void test_namespaces(void **state)
 {
 	static const char *const options[][2] = {{"--net", "another network namespace"},
 						 {"--mount", "another mount namespace"},
-						 {"--uts", "another UTS namespace"},
-						 {"--ipc", "another IPC namespace"}};
+						 {"--uts", "another UTS namespace"}};
 	struct job *j = *state;
 
 	if (getuid())

@@ -2,6 +2,7 @@
 /* icp-bpf restart on more programs that nobody here wrote. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,20 +15,39 @@ static void cut_and_kill(struct job *j)
 	struct run r;
 
 	snprintf(pid, sizeof(pid), "%d", j->pid);
-	if (icp(&r, NULL, "checkpoint", "--kill", "--pid", pid, "--dir", j->repo, NULL))
-		fail_msg("%s", run_text(r.err));
+	/* make may start one process after the other: refused then, nothing has happened to it */
+	for (int i = 0;
+	     icp(&r, NULL, "checkpoint", "--kill", "--pid", pid, "--dir", j->repo, NULL); i++) {
+		if (i == 20 || !strstr(run_text(r.err), "starts new processes faster"))
+			fail_msg("%s", run_text(r.err));
+		run_close(&r);
+	}
 	run_close(&r);
 	kill_job(j);
 	assert_no_orphans((const pid_t[]){0}, 60);
 }
 
+/* Refused ones have numbers, too. */
+static unsigned newest(const struct job *j)
+{
+	char path[4096];
+	unsigned n = 64;
+
+	do
+		snprintf(path, sizeof(path), "%s/%06u/0/manifest.pb", j->repo, --n);
+	while (n && access(path, F_OK));
+	return n;
+}
+
 static void run_on(struct job *j, const char *what)
 {
+	char version[16];
 	struct run r;
 
 	cut_and_kill(j);
 	touch(j, "go");
-	begin_restart(j, &r, "1", "direct", "--files=rewind");
+	snprintf(version, sizeof(version), "%u", newest(j));
+	begin_restart(j, &r, version, "direct", "--files=rewind");
 	run_wait(&r, 120);
 	if (r.status)
 		fail_msg("%s: status %#x, %s%s", what, r.status, run_text(r.err),
@@ -132,7 +152,7 @@ static void test_openmp(void **state)
 	run_on(j, "OpenMP");
 }
 
-/* Ten files, the third of which is done or in work. */
+/* Ten files, the third of which is done or in work. They take a while: a job that starts processes all the time is refused. */
 static void test_gcc(void **state)
 {
 	struct job *j = *state;
@@ -147,10 +167,10 @@ static void test_gcc(void **state)
 
 	write_file(j, "Makefile", makefile);
 	shell(j, "for i in 1 2 3 4 5 6 7 8 9 10; do\n"
-		 "{ echo '#include <stdio.h>'; for k in $(seq 1 50); do\n"
+		 "{ echo '#include <stdio.h>'; for k in $(seq 1 500); do\n"
 		 "echo \"static int g$k(int x) { for (int i = 0; i < x; i++) x ^= i * $k; "
 		 "return x; }\"; done\n"
-		 "echo \"int f$i(int x) { return 0\"; for k in $(seq 1 50); do\n"
+		 "echo \"int f$i(int x) { return 0\"; for k in $(seq 1 500); do\n"
 		 "echo \"+ g$k(x)\"; done; echo '; }'; } >f$i.c; done");
 	write_file(
 		j, "main.c",

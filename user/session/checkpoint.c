@@ -11,7 +11,7 @@
 
 #define DEADLINE_MS 5000
 #define DEADLINE_HOLD_MS 3600000 /* --kill, --leave-frozen: the job waits for the commit */
-#define ATTEMPTS 10		 /* a job that forks faster than we attach */
+#define ATTEMPTS 40		 /* a job that forks faster than we attach */
 
 /* The trees of @roots, complete as far as /proc shows it now; all of them are followed afterwards. */
 static int follow_trees(struct session *s, const struct checkpoint_request *r, pid_list *out)
