@@ -244,18 +244,19 @@ static void start_watch(void *arg)
 	ticker_start(&w->ticker, &w->progress->pages_done, &w->progress->pages_to_do);
 }
 
-static int watched(struct restart_config *config, struct restart_result *result)
+static int watched(const struct restart_config *how, struct restart_result *result)
 {
+	struct restart_config config = *how;
 	struct watch w = {.progress = mmap(NULL, sizeof(*w.progress), PROT_READ | PROT_WRITE,
 					   MAP_SHARED | MAP_ANONYMOUS, -1, 0)};
 	int err;
 
 	if (w.progress == MAP_FAILED)
 		return fail(-errno, "show the progress");
-	config->progress = w.progress;
-	config->begun = start_watch;
-	config->begun_arg = &w;
-	err = restart(config, result);
+	config.progress = w.progress;
+	config.begun = start_watch;
+	config.begun_arg = &w;
+	err = restart(&config, result);
 	ticker_end(&w.ticker);
 	munmap(w.progress, sizeof(*w.progress));
 	return err;

@@ -79,7 +79,7 @@ static int check_maps(const struct state_process *p)
 int files_check(struct state_process *p)
 {
 	_cleanup_fd_list_ struct fd_list fds = {0};
-	char why[WHY_MAX], others[WHY_MAX], more[48] = "";
+	char why[WHY_MAX] = "", others[WHY_MAX] = "", more[48] = "";
 	const struct fd_info *first = NULL;
 	unsigned n = 0;
 	int err = fd_list_read(p->target, &fds);
