@@ -14,7 +14,7 @@
 
 #include "proc/tasks.h"
 
-#define ROUNDS 15
+#define ROUNDS 5
 #define PROCESSES 4
 #define KEPT "5"
 #define PATIENCE 120 /* s; on a busy machine */
