@@ -31,7 +31,7 @@ static struct board {
 static unsigned me; /* which process */
 static int ring[PROCESSES][2];
 static char *inherited;
-static uint64_t repainted[INHERITED]; /* by us: their seed */
+static uint64_t repainted[INHERITED];			     /* by us: their seed */
 static pthread_mutex_t painting = PTHREAD_MUTEX_INITIALIZER; /* a child has all of it or none */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t turn = PTHREAD_COND_INITIALIZER;
