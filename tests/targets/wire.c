@@ -11,6 +11,7 @@
  *   quiet 4|6|m   accept one client, receive nothing; it must be closed after "go"
  */
 #include <arpa/inet.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
@@ -288,6 +289,8 @@ static void make_others(struct still *s)
 	struct sockaddr_in a = {.sin_family = AF_INET,
 				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	struct ip_mreqn group = {.imr_ifindex = 1};
+	struct sock_filter code = BPF_STMT(BPF_RET | BPF_K, 0xffff);
+	struct sock_fprog all = {1, &code};
 	struct sockaddr_nl nl = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
 	socklen_t len = sizeof(a);
 
@@ -300,12 +303,15 @@ static void make_others(struct still *s)
 	set_int(s->udp, IPPROTO_IP, IP_TTL, 33);
 	set_int(s->udp, SOL_SOCKET, SO_BROADCAST, 1);
 	set_int(s->udp, SOL_SOCKET, SO_RCVBUF, 30000);
+	set_int(s->udp, SOL_SOCKET, SO_PEEK_OFF, 3);
+	check(!setsockopt(s->udp, SOL_SOCKET, SO_ATTACH_FILTER, &all, sizeof(all)));
 	s->mcast = socket(AF_INET, SOCK_DGRAM, 0);
 	group.imr_multiaddr.s_addr = inet_addr("239.7.7.7");
 	check(!setsockopt(s->mcast, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof(group)));
 	set_int(s->mcast, IPPROTO_IP, IP_MULTICAST_TTL, 3);
 	s->netlink = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 	check(!bind(s->netlink, (void *)&nl, sizeof(nl)));
+	set_int(s->netlink, SOL_SOCKET, SO_PASSCRED, 1);
 }
 
 static void check_queued(const struct pair *p)
@@ -393,13 +399,18 @@ static void check_unconnected(struct still *s)
 static void check_others(struct still *s)
 {
 	struct ip_mreqn group = {.imr_ifindex = 1};
+	struct sock_filter code[4];
 	uint32_t groups = 0;
-	socklen_t len = sizeof(groups);
+	socklen_t len = 4;
 
 	check(get_int(s->udp, IPPROTO_IP, IP_PKTINFO) == 1);
 	check(get_int(s->udp, IPPROTO_IP, IP_TTL) == 33);
 	check(get_int(s->udp, SOL_SOCKET, SO_BROADCAST) == 1);
 	check(get_int(s->udp, SOL_SOCKET, SO_RCVBUF) == 60000);
+	check(get_int(s->udp, SOL_SOCKET, SO_PEEK_OFF) == 3);
+	check(get_int(s->netlink, SOL_SOCKET, SO_PASSCRED) == 1);
+	check(!getsockopt(s->udp, SOL_SOCKET, SO_GET_FILTER, code, &len));
+	check(len == 1 && code[0].code == (BPF_RET | BPF_K) && code[0].k == 0xffff);
 	check(recv(s->udp, &len, 1, 0) == -1 && errno == EAGAIN);
 	say(s->udp_peer, "datagram");
 	nap_ms(5);

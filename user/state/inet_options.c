@@ -11,159 +11,155 @@
 #include <string.h>
 
 #include "state/inet.h"
+#include "state/sock.h"
 
-#define VALUE_MAX 64
+enum {
+	EARLY = SOCK_EARLY,
+	LAST = SOCK_LAST,
+	TCP = SOCK_TCP,
+	UDP = SOCK_UDP,
+	V6 = SOCK_V6,
+	INET = SOCK_INET,
+	NETLINK = SOCK_NETLINK
+};
 
-enum { EARLY = 1, /* before bind() */ LAST = 2, /* when the data is there */ };
-enum { TCP = 1, UDP = 2, V6 = 4, NETLINK = 8, INET = TCP | UDP, ALL = INET | NETLINK };
-
-static const struct option {
-	int level, name;
-	unsigned when, who;
-} options[] = {
-	{SOL_SOCKET, SO_REUSEPORT, EARLY, ALL},
-	{SOL_SOCKET, SO_BINDTODEVICE, EARLY, INET},
-	{SOL_SOCKET, SO_MARK, EARLY, ALL},
-	{SOL_SOCKET, SO_DEBUG, 0, ALL},
-	{SOL_SOCKET, SO_KEEPALIVE, 0, TCP},
-	{SOL_SOCKET, SO_DONTROUTE, 0, INET},
-	{SOL_SOCKET, SO_BROADCAST, 0, ALL},
-	{SOL_SOCKET, SO_OOBINLINE, 0, TCP},
-	{SOL_SOCKET, SO_LINGER, 0, TCP},
-	{SOL_SOCKET, SO_RCVLOWAT, 0, ALL},
-	{SOL_SOCKET, SO_RCVTIMEO, 0, ALL},
-	{SOL_SOCKET, SO_SNDTIMEO, 0, ALL},
-	{SOL_SOCKET, SO_TIMESTAMP, 0, ALL},
-	{SOL_SOCKET, SO_TIMESTAMPNS, 0, ALL},
-	{SOL_SOCKET, SO_TIMESTAMPING, 0, INET},
-	{SOL_SOCKET, SO_RXQ_OVFL, 0, ALL},
-	{SOL_SOCKET, SO_NO_CHECK, 0, UDP},
-	{SOL_SOCKET, SO_SELECT_ERR_QUEUE, 0, ALL},
-	{SOL_SOCKET, SO_BUSY_POLL, 0, INET},
-	{SOL_SOCKET, SO_MAX_PACING_RATE, 0, INET},
-	{SOL_SOCKET, SO_ZEROCOPY, 0, TCP},
-	{IPPROTO_IP, IP_FREEBIND, EARLY, INET},
-	{IPPROTO_IP, IP_TRANSPARENT, EARLY, INET},
-	{IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, EARLY, INET},
-	{IPPROTO_IP, IP_TOS, 0, INET},
-	{IPPROTO_IP, IP_TTL, 0, INET},
-	{IPPROTO_IP, IP_RECVOPTS, 0, INET},
-	{IPPROTO_IP, IP_RETOPTS, 0, INET},
-	{IPPROTO_IP, IP_PKTINFO, 0, UDP},
-	{IPPROTO_IP, IP_MTU_DISCOVER, 0, INET},
-	{IPPROTO_IP, IP_RECVERR, 0, INET},
-	{IPPROTO_IP, IP_RECVTTL, 0, INET},
-	{IPPROTO_IP, IP_RECVTOS, 0, INET},
-	{IPPROTO_IP, IP_MINTTL, 0, INET},
-	{IPPROTO_IP, IP_RECVORIGDSTADDR, 0, UDP},
-	{IPPROTO_IP, IP_MULTICAST_TTL, 0, UDP},
-	{IPPROTO_IP, IP_MULTICAST_LOOP, 0, UDP},
-	{IPPROTO_IP, IP_MULTICAST_IF, 0, UDP},
-	{IPPROTO_IP, IP_MULTICAST_ALL, 0, UDP},
-	{IPPROTO_IP, IP_UNICAST_IF, 0, UDP},
-	{IPPROTO_IPV6, IPV6_V6ONLY, EARLY, V6},
-	{IPPROTO_IPV6, IPV6_FREEBIND, EARLY, V6},
-	{IPPROTO_IPV6, IPV6_TRANSPARENT, EARLY, V6},
-	{IPPROTO_IPV6, IPV6_UNICAST_HOPS, 0, V6},
-	{IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_MULTICAST_IF, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_UNICAST_IF, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_MTU_DISCOVER, 0, V6},
-	{IPPROTO_IPV6, IPV6_RECVERR, 0, V6},
-	{IPPROTO_IPV6, IPV6_RECVPKTINFO, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_RECVTCLASS, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_TCLASS, 0, V6},
-	{IPPROTO_IPV6, IPV6_DONTFRAG, 0, V6 | UDP},
-	{IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0, V6},
-	{IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, 0, V6},
-	{IPPROTO_IPV6, IPV6_MINHOPCOUNT, 0, V6},
-	{IPPROTO_TCP, TCP_CONGESTION, EARLY, TCP},
-	{IPPROTO_TCP, TCP_DEFER_ACCEPT, EARLY, TCP},
-	{IPPROTO_TCP, TCP_SAVE_SYN, EARLY, TCP},
-	{IPPROTO_TCP, TCP_FASTOPEN_CONNECT, LAST, TCP},
-	{IPPROTO_TCP, TCP_FASTOPEN, EARLY, TCP},
-	{IPPROTO_TCP, TCP_NODELAY, 0, TCP},
-	{IPPROTO_TCP, TCP_KEEPIDLE, 0, TCP},
-	{IPPROTO_TCP, TCP_KEEPINTVL, 0, TCP},
-	{IPPROTO_TCP, TCP_KEEPCNT, 0, TCP},
-	{IPPROTO_TCP, TCP_SYNCNT, 0, TCP},
-	{IPPROTO_TCP, TCP_LINGER2, 0, TCP},
-	{IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 0, TCP},
-	{IPPROTO_TCP, TCP_USER_TIMEOUT, 0, TCP},
-	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, 0, TCP},
-	{IPPROTO_TCP, TCP_INQ, 0, TCP},
-	{IPPROTO_TCP, TCP_CORK, LAST, TCP},
-	{IPPROTO_UDP, UDP_CORK, LAST, UDP},
-	{IPPROTO_UDP, UDP_NO_CHECK6_TX, 0, UDP},
-	{IPPROTO_UDP, UDP_NO_CHECK6_RX, 0, UDP},
-	{IPPROTO_UDP, 103 /* UDP_SEGMENT */, 0, UDP},
-	{IPPROTO_UDP, 104 /* UDP_GRO */, 0, UDP},
-	{SOL_NETLINK, NETLINK_PKTINFO, 0, NETLINK},
-	{SOL_NETLINK, NETLINK_BROADCAST_ERROR, 0, NETLINK},
-	{SOL_NETLINK, NETLINK_NO_ENOBUFS, 0, NETLINK},
-	{SOL_NETLINK, NETLINK_CAP_ACK, 0, NETLINK},
-	{SOL_NETLINK, NETLINK_EXT_ACK, 0, NETLINK},
-	{SOL_NETLINK, NETLINK_GET_STRICT_CHK, 0, NETLINK},
-	{SOL_SOCKET, SO_PRIORITY, LAST, ALL}, /* IP_TOS changes it */
-	{SOL_SOCKET, SO_REUSEADDR, LAST, INET},
+/* Besides those of level SOL_SOCKET. */
+static const struct sock_option options[] = {
+	{IPPROTO_IP, IP_FREEBIND, INET, EARLY, NULL},
+	{IPPROTO_IP, IP_TRANSPARENT, INET, EARLY, NULL},
+	{IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, INET, EARLY, NULL},
+	{IPPROTO_IP, IP_TOS, INET, 0, NULL},
+	{IPPROTO_IP, IP_TTL, INET, 0, NULL},
+	{IPPROTO_IP, IP_RECVOPTS, INET, 0, NULL},
+	{IPPROTO_IP, IP_RETOPTS, INET, 0, NULL},
+	{IPPROTO_IP, IP_PKTINFO, UDP, 0, NULL},
+	{IPPROTO_IP, IP_MTU_DISCOVER, INET, 0, NULL},
+	{IPPROTO_IP, IP_RECVERR, INET, 0, NULL},
+	{IPPROTO_IP, IP_RECVTTL, INET, 0, NULL},
+	{IPPROTO_IP, IP_RECVTOS, INET, 0, NULL},
+	{IPPROTO_IP, IP_MINTTL, INET, 0, NULL},
+	{IPPROTO_IP, IP_RECVORIGDSTADDR, UDP, 0, NULL},
+	{IPPROTO_IP, IP_MULTICAST_TTL, UDP, 0, NULL},
+	{IPPROTO_IP, IP_MULTICAST_LOOP, UDP, 0, NULL},
+	{IPPROTO_IP, IP_MULTICAST_IF, UDP, 0, NULL},
+	{IPPROTO_IP, IP_MULTICAST_ALL, UDP, 0, NULL},
+	{IPPROTO_IP, IP_UNICAST_IF, UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_V6ONLY, V6, EARLY, NULL},
+	{IPPROTO_IPV6, IPV6_FREEBIND, V6, EARLY, NULL},
+	{IPPROTO_IPV6, IPV6_TRANSPARENT, V6, EARLY, NULL},
+	{IPPROTO_IPV6, IPV6_UNICAST_HOPS, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_MULTICAST_HOPS, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_MULTICAST_LOOP, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_MULTICAST_IF, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_UNICAST_IF, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_MTU_DISCOVER, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_RECVERR, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_RECVPKTINFO, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_RECVHOPLIMIT, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_RECVTCLASS, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_TCLASS, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_DONTFRAG, V6 | UDP, 0, NULL},
+	{IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_ADDR_PREFERENCES, V6, 0, NULL},
+	{IPPROTO_IPV6, IPV6_MINHOPCOUNT, V6, 0, NULL},
+	{IPPROTO_TCP, TCP_CONGESTION, TCP, EARLY, NULL},
+	{IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP, EARLY, NULL},
+	{IPPROTO_TCP, TCP_SAVE_SYN, TCP, EARLY, NULL},
+	{IPPROTO_TCP, TCP_FASTOPEN_CONNECT, TCP, LAST, NULL},
+	{IPPROTO_TCP, TCP_FASTOPEN, TCP, EARLY, NULL},
+	{IPPROTO_TCP, TCP_NODELAY, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_KEEPIDLE, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_KEEPINTVL, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_KEEPCNT, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_SYNCNT, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_LINGER2, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_USER_TIMEOUT, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_INQ, TCP, 0, NULL},
+	{IPPROTO_TCP, TCP_CORK, TCP, LAST, NULL},
+	{IPPROTO_UDP, UDP_CORK, UDP, LAST, NULL},
+	{IPPROTO_UDP, UDP_NO_CHECK6_TX, UDP, 0, NULL},
+	{IPPROTO_UDP, UDP_NO_CHECK6_RX, UDP, 0, NULL},
+	{IPPROTO_UDP, 103 /* UDP_SEGMENT */, UDP, 0, NULL},
+	{IPPROTO_UDP, 104 /* UDP_GRO */, UDP, 0, NULL},
+	{SOL_NETLINK, NETLINK_PKTINFO, NETLINK, 0, NULL},
+	{SOL_NETLINK, NETLINK_BROADCAST_ERROR, NETLINK, 0, NULL},
+	{SOL_NETLINK, NETLINK_NO_ENOBUFS, NETLINK, 0, NULL},
+	{SOL_NETLINK, NETLINK_CAP_ACK, NETLINK, 0, NULL},
+	{SOL_NETLINK, NETLINK_EXT_ACK, NETLINK, 0, NULL},
+	{SOL_NETLINK, NETLINK_GET_STRICT_CHK, NETLINK, 0, NULL},
 };
 
 #define N_OPTIONS (sizeof(options) / sizeof(*options))
 
-static bool is_for(const struct option *o, const Icp__InetSocket *s)
+/* Of both lists, by number; NULL after the last. */
+static const struct sock_option *nth_option(size_t i)
+{
+	if (i < sock_n_options)
+		return &sock_options[i];
+	return i - sock_n_options < N_OPTIONS ? &options[i - sock_n_options] : NULL;
+}
+
+static bool is_for(const struct sock_option *o, const Icp__InetSocket *s)
 {
 	unsigned who = s->family == AF_NETLINK ? NETLINK : s->type == SOCK_STREAM ? TCP : UDP;
 
 	if (o->who & V6)
 		return s->family == AF_INET6 && (o->who == V6 || o->who & who);
+	/* of a connection it is something else */
+	if (o->level == IPPROTO_TCP && o->name == TCP_FASTOPEN && s->state != TCP_LISTEN &&
+	    s->state != TCP_CLOSE)
+		return false;
 	return o->who & who;
 }
 
-/* 0 for what isn't known here. */
-static socklen_t read_option(int fd, const struct option *o, void *value)
-{
-	socklen_t len = VALUE_MAX;
-
-	memset(value, 0, VALUE_MAX);
-	return getsockopt(fd, o->level, o->name, value, &len) ? 0 : len;
-}
-
-static int add_option(Icp__InetSocket *s, const struct option *o, const void *value,
-		      socklen_t len)
+/* Takes over @value. */
+static int add_option(Icp__InetSocket *s, const struct sock_option *o,
+		      ProtobufCBinaryData value)
 {
 	Icp__InetOption *msg = malloc(sizeof(*msg));
 
-	if (!msg)
+	if (!msg) {
+		free(value.data);
 		return fail(-ENOMEM, "note a socket");
+	}
 	icp__inet_option__init(msg);
 	s->options[s->n_options++] = msg;
 	msg->level = (uint32_t)o->level;
 	msg->name = (uint32_t)o->name;
-	return inet_bytes(&msg->value, value, len);
+	msg->value = value;
+	return 0;
+}
+
+static int compare_option(int fd, int fresh, const struct sock_option *o, Icp__InetSocket *s)
+{
+	ProtobufCBinaryData value = {0}, usual = {0};
+	int err = sock_get(fd, o->level, o->name, &value);
+
+	if (!err)
+		err = sock_get(fresh, o->level, o->name, &usual);
+	if (!err && value.len &&
+	    (value.len != usual.len || memcmp(value.data, usual.data, value.len)))
+		err = add_option(s, o, value);
+	else
+		free(value.data);
+	free(usual.data);
+	return err;
 }
 
 /* @fresh: a new socket of the same kind. */
 static int compare_options(int fd, int fresh, Icp__InetSocket *s)
 {
-	char value[VALUE_MAX], usual[VALUE_MAX];
+	const struct sock_option *o;
 	int err = 0;
 
-	s->options = calloc(N_OPTIONS, sizeof(*s->options));
+	s->options = calloc(sock_n_options + N_OPTIONS, sizeof(*s->options));
 	if (!s->options)
 		return fail(-ENOMEM, "note a socket");
-	for (size_t i = 0; i < N_OPTIONS && !err; i++) {
-		const struct option *o = &options[i];
-		socklen_t len = is_for(o, s) ? read_option(fd, o, value) : 0;
-
-		/* of a connection it is something else */
-		if (o->level == IPPROTO_TCP && o->name == TCP_FASTOPEN &&
-		    s->state != TCP_LISTEN && s->state != TCP_CLOSE)
-			continue;
-		if (len && (read_option(fresh, o, usual) != len || memcmp(value, usual, len)))
-			err = add_option(s, o, value, len);
-	}
+	for (size_t i = 0; (o = nth_option(i)) && !err; i++)
+		if (is_for(o, s))
+			err = compare_option(fd, fresh, o, s);
 	return err;
 }
 
@@ -190,37 +186,28 @@ int inet_dump_options(int fd, Icp__InetSocket *s)
 
 /* ---- restart ---- */
 
-static const struct option *known(const Icp__InetSocket *s, const Icp__InetOption *msg)
+static const struct sock_option *known(const Icp__InetSocket *s, const Icp__InetOption *msg)
 {
-	for (size_t i = 0; i < N_OPTIONS; i++)
-		if ((uint32_t)options[i].level == msg->level &&
-		    (uint32_t)options[i].name == msg->name && is_for(&options[i], s))
-			return &options[i];
+	const struct sock_option *o;
+
+	for (size_t i = 0; (o = nth_option(i)); i++)
+		if ((uint32_t)o->level == msg->level && (uint32_t)o->name == msg->name &&
+		    is_for(o, s))
+			return o;
 	return NULL;
-}
-
-static bool is_set(int fd, const struct option *o, const Icp__InetOption *msg)
-{
-	char value[VALUE_MAX];
-
-	return read_option(fd, o, value) == msg->value.len &&
-	       !memcmp(value, msg->value.data, msg->value.len);
 }
 
 static int set_when(int fd, const Icp__InetSocket *s, unsigned when)
 {
-	for (size_t i = 0; i < s->n_options; i++) {
-		const Icp__InetOption *msg = s->options[i];
-		const struct option *o = known(s, msg);
+	int err = 0;
 
-		if (!o || o->when != when || is_set(fd, o, msg))
-			continue;
-		if (setsockopt(fd, o->level, o->name, msg->value.data,
-			       (socklen_t)msg->value.len))
-			return fail(-errno, "set option %d of level %d of a socket", o->name,
-				    o->level);
+	for (size_t i = 0; i < s->n_options && !err; i++) {
+		const struct sock_option *o = known(s, s->options[i]);
+
+		if (o && o->when == when)
+			err = sock_set(fd, o->level, o->name, &s->options[i]->value);
 	}
-	return 0;
+	return err;
 }
 
 int inet_set_options(int fd, const Icp__InetSocket *s)

@@ -17,71 +17,110 @@
 #define VALUE_MAX 64
 #define FILTER_MAX 4096
 
-/* In the order in which they are set. */
-static const struct {
-	int name;
-	const char *text;
-} options[] = {
-	{SO_SNDBUF, "SO_SNDBUF"},
-	{SO_RCVBUF, "SO_RCVBUF"},
-	{SO_BUF_LOCK, "SO_BUF_LOCK"},
-	{SO_REUSEADDR, "SO_REUSEADDR"},
-	{SO_REUSEPORT, "SO_REUSEPORT"},
-	{SO_DONTROUTE, "SO_DONTROUTE"},
-	{SO_BROADCAST, "SO_BROADCAST"},
-	{SO_KEEPALIVE, "SO_KEEPALIVE"},
-	{SO_OOBINLINE, "SO_OOBINLINE"},
-	{SO_NO_CHECK, "SO_NO_CHECK"},
-	{SO_PRIORITY, "SO_PRIORITY"},
-	{SO_MARK, "SO_MARK"},
-	{SO_LINGER, "SO_LINGER"},
-	{SO_RCVLOWAT, "SO_RCVLOWAT"},
-	{SO_RCVTIMEO, "SO_RCVTIMEO"},
-	{SO_SNDTIMEO, "SO_SNDTIMEO"},
-	{SO_PASSCRED, "SO_PASSCRED"},
-	{SO_PASSSEC, "SO_PASSSEC"},
-	{SO_PASSPIDFD, "SO_PASSPIDFD"},
-	{SO_PASSRIGHTS, "SO_PASSRIGHTS"},
-	{SO_BINDTODEVICE, "SO_BINDTODEVICE"},
-	{SO_TIMESTAMP_OLD, "SO_TIMESTAMP"},
-	{SO_TIMESTAMPNS_OLD, "SO_TIMESTAMPNS"},
-	{SO_TIMESTAMP_NEW, "SO_TIMESTAMP"},
-	{SO_TIMESTAMPNS_NEW, "SO_TIMESTAMPNS"},
-	{SO_TIMESTAMPING_OLD, "SO_TIMESTAMPING"},
-	{SO_RXQ_OVFL, "SO_RXQ_OVFL"},
-	{SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE"},
-	{SO_BUSY_POLL, "SO_BUSY_POLL"},
-	{SO_MAX_PACING_RATE, "SO_MAX_PACING_RATE"},
-	{SO_ZEROCOPY, "SO_ZEROCOPY"},
-	{SO_TXTIME, "SO_TXTIME"},
-	{SO_RCVMARK, "SO_RCVMARK"},
-	{SO_ATTACH_FILTER, "SO_ATTACH_FILTER"},
-	{SO_LOCK_FILTER, "SO_LOCK_FILTER"},
-	{SO_PEEK_OFF, "SO_PEEK_OFF"},
-};
-#define OPTIONS (sizeof(options) / sizeof(*options))
+#define OPTION(name, who, when)                                                                \
+	{                                                                                      \
+		SOL_SOCKET, name, who, when, #name                                             \
+	}
 
-static const char *known(uint32_t name)
+/* In the order in which they are set. Of inet sockets buffers are a matter of their own. */
+const struct sock_option sock_options[] = {
+	OPTION(SO_SNDBUF, SOCK_UNIX, 0),
+	OPTION(SO_RCVBUF, SOCK_UNIX, 0),
+	OPTION(SO_BUF_LOCK, SOCK_UNIX, 0),
+	OPTION(SO_DEBUG, SOCK_ALL & ~SOCK_UNIX, 0),
+	OPTION(SO_REUSEADDR, SOCK_INET | SOCK_UNIX, SOCK_LAST),
+	OPTION(SO_REUSEPORT, SOCK_ALL, SOCK_EARLY),
+	OPTION(SO_DONTROUTE, SOCK_INET | SOCK_UNIX, 0),
+	OPTION(SO_BROADCAST, SOCK_ALL, 0),
+	OPTION(SO_KEEPALIVE, SOCK_TCP | SOCK_UNIX, 0),
+	OPTION(SO_OOBINLINE, SOCK_TCP | SOCK_UNIX, 0),
+	OPTION(SO_NO_CHECK, SOCK_UDP | SOCK_UNIX, 0),
+	OPTION(SO_PRIORITY, SOCK_ALL, SOCK_LAST), /* IP_TOS changes it */
+	OPTION(SO_MARK, SOCK_ALL, SOCK_EARLY),
+	OPTION(SO_LINGER, SOCK_TCP | SOCK_UNIX, 0),
+	OPTION(SO_RCVLOWAT, SOCK_ALL, 0),
+	OPTION(SO_RCVTIMEO, SOCK_ALL, 0),
+	OPTION(SO_SNDTIMEO, SOCK_ALL, 0),
+	OPTION(SO_PASSCRED, SOCK_NETLINK | SOCK_UNIX, 0),
+	OPTION(SO_PASSSEC, SOCK_NETLINK | SOCK_UNIX, 0),
+	OPTION(SO_PASSPIDFD, SOCK_UNIX, 0),
+	OPTION(SO_PASSRIGHTS, SOCK_UNIX, 0),
+	OPTION(SO_BINDTODEVICE, SOCK_INET | SOCK_UNIX, SOCK_EARLY),
+	OPTION(SO_TIMESTAMP_OLD, SOCK_ALL, 0),
+	OPTION(SO_TIMESTAMPNS_OLD, SOCK_ALL, 0),
+	OPTION(SO_TIMESTAMP_NEW, SOCK_ALL, 0),
+	OPTION(SO_TIMESTAMPNS_NEW, SOCK_ALL, 0),
+	OPTION(SO_TIMESTAMPING_OLD, SOCK_INET | SOCK_UNIX, 0),
+	OPTION(SO_RXQ_OVFL, SOCK_ALL, 0),
+	OPTION(SO_SELECT_ERR_QUEUE, SOCK_ALL, 0),
+	OPTION(SO_BUSY_POLL, SOCK_INET | SOCK_UNIX, 0),
+	OPTION(SO_MAX_PACING_RATE, SOCK_INET | SOCK_UNIX, 0),
+	OPTION(SO_ZEROCOPY, SOCK_INET | SOCK_UNIX, 0),
+	OPTION(SO_TXTIME, SOCK_UDP | SOCK_UNIX, 0),
+	OPTION(SO_RCVMARK, SOCK_ALL, 0),
+	OPTION(SO_ATTACH_FILTER, SOCK_ALL, 0),
+	OPTION(SO_LOCK_FILTER, SOCK_ALL, 0),
+	OPTION(SO_PEEK_OFF, SOCK_UDP | SOCK_UNIX, 0),
+};
+const size_t sock_n_options = sizeof(sock_options) / sizeof(*sock_options);
+
+static const struct sock_option *of_unix(uint32_t name)
 {
-	for (size_t i = 0; i < OPTIONS; i++)
-		if ((uint32_t)options[i].name == name)
-			return options[i].text;
+	for (size_t i = 0; i < sock_n_options; i++)
+		if ((uint32_t)sock_options[i].name == name && sock_options[i].who & SOCK_UNIX)
+			return &sock_options[i];
 	return NULL;
 }
 
-/* This family or kernel has no such thing. */
+/* This family or kernel has no such thing, or this state of a socket. */
 static bool is_absent(int err)
 {
-	return err == ENOPROTOOPT || err == EOPNOTSUPP || err == EINVAL || err == EPERM;
+	return err == ENOPROTOOPT || err == EOPNOTSUPP || err == EINVAL || err == EPERM ||
+	       err == ENOTCONN;
+}
+
+static bool is_filter(int level, int name)
+{
+	return level == SOL_SOCKET && name == SO_ATTACH_FILTER;
+}
+
+/* SO_GET_FILTER counts instructions. */
+static socklen_t filter_size(int fd)
+{
+	socklen_t n = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n))
+		return 0;
+	return n < FILTER_MAX ? n : FILTER_MAX;
+}
+
+int sock_get(int fd, int level, int name, ProtobufCBinaryData *out)
+{
+	bool filter = is_filter(level, name);
+	socklen_t n = filter ? filter_size(fd) : VALUE_MAX;
+	size_t unit = filter ? sizeof(struct sock_filter) : 1;
+
+	out->len = 0;
+	out->data = calloc(n + 1, unit);
+	if (!out->data)
+		return fail(-ENOMEM, "note a socket");
+	if (!n || !getsockopt(fd, level, filter ? SO_GET_FILTER : name, out->data, &n)) {
+		out->len = n * unit;
+		return 0;
+	}
+	return is_absent(errno)
+		       ? 0
+		       : fail(-errno, "option %d of level %d of a socket", name, level);
 }
 
 /* ---- dump ---- */
 
-static int add(Icp__Socket *out, int level, int name, const void *value, size_t len)
+static int add(int fd, const struct sock_option *option, Icp__Socket *out)
 {
 	Icp__SocketOption **grown =
 		realloc(out->options, (out->n_options + 1) * sizeof(*grown));
 	Icp__SocketOption *o = grown ? malloc(sizeof(*o)) : NULL;
+	int err;
 
 	if (grown)
 		out->options = grown;
@@ -89,39 +128,15 @@ static int add(Icp__Socket *out, int level, int name, const void *value, size_t 
 		return fail(-ENOMEM, "note a socket");
 	icp__socket_option__init(o);
 	grown[out->n_options++] = o;
-	o->level = (uint32_t)level;
-	o->name = (uint32_t)name;
-	o->value.data = malloc(len + 1);
-	if (!o->value.data)
-		return fail(-ENOMEM, "note a socket");
-	memcpy(o->value.data, value, len);
-	o->value.len = len;
+	o->level = (uint32_t)option->level;
+	o->name = (uint32_t)option->name;
+	err = sock_get(fd, option->level, option->name, &o->value);
+	if (err || o->value.len)
+		return err;
+	free(o->value.data);
+	free(o);
+	out->n_options--;
 	return 0;
-}
-
-int sock_dump_option(int fd, int level, int name, Icp__Socket *out)
-{
-	char value[VALUE_MAX];
-	socklen_t len = sizeof(value);
-
-	if (getsockopt(fd, level, name, value, &len))
-		return is_absent(errno) ? 0 : fail(-errno, "option %d of a socket", name);
-	return add(out, level, name, value, len);
-}
-
-/* SO_GET_FILTER counts instructions. */
-static int dump_filter(int fd, Icp__Socket *out)
-{
-	struct sock_filter code[FILTER_MAX];
-	socklen_t n = 0;
-
-	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n))
-		return is_absent(errno) ? 0 : fail(-errno, "the filter of a socket");
-	if (!n)
-		return 0;
-	if (n > FILTER_MAX || getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, code, &n))
-		return fail(-errno, "the filter of a socket");
-	return add(out, SOL_SOCKET, SO_ATTACH_FILTER, code, n * sizeof(*code));
 }
 
 static int number(int fd, int name, uint32_t *out)
@@ -145,10 +160,9 @@ int sock_dump(int fd, Icp__Socket *out)
 		err = number(fd, SO_TYPE, &out->type);
 	if (!err)
 		err = number(fd, SO_PROTOCOL, &out->protocol);
-	for (size_t i = 0; i < OPTIONS && !err; i++)
-		err = options[i].name == SO_ATTACH_FILTER
-			      ? dump_filter(fd, out)
-			      : sock_dump_option(fd, SOL_SOCKET, options[i].name, out);
+	for (size_t i = 0; i < sock_n_options && !err; i++)
+		if (sock_options[i].who & SOCK_UNIX)
+			err = add(fd, &sock_options[i], out);
 	return err;
 }
 
@@ -183,10 +197,10 @@ int sock_unpack(const Icp__OpenFile *f, int level, Icp__Socket **out)
 		return err;
 	for (size_t i = 0; i < s->n_options; i++) {
 		const Icp__SocketOption *o = s->options[i];
-		bool filter = o->level == SOL_SOCKET && o->name == SO_ATTACH_FILTER;
+		bool filter = is_filter((int)o->level, (int)o->name);
 
 		if ((o->level != (uint32_t)level &&
-		     (o->level != SOL_SOCKET || !known(o->name))) ||
+		     (o->level != SOL_SOCKET || !of_unix(o->name))) ||
 		    o->value.len >
 			    (filter ? FILTER_MAX * sizeof(struct sock_filter) : VALUE_MAX))
 			return refuse(-EBADMSG, "an option of a socket makes no sense");
@@ -195,12 +209,14 @@ int sock_unpack(const Icp__OpenFile *f, int level, Icp__Socket **out)
 	return 0;
 }
 
-static int attach_filter(int fd, const Icp__SocketOption *o)
+static int attach_filter(int fd, const ProtobufCBinaryData *code)
 {
 	struct sock_fprog prog = {
-		.len = (unsigned short)(o->value.len / sizeof(struct sock_filter)),
-		.filter = (struct sock_filter *)o->value.data};
+		.len = (unsigned short)(code->len / sizeof(struct sock_filter)),
+		.filter = (struct sock_filter *)code->data};
 
+	if (code->len > FILTER_MAX * sizeof(struct sock_filter))
+		return refuse(-EBADMSG, "the filter of a socket makes no sense");
 	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)))
 		return fail(-errno, "attach the filter of a socket");
 	return 0;
@@ -223,32 +239,37 @@ int sock_set_room(int fd, int bytes)
 	return err ? fail(err, "make room in a socket") : 0;
 }
 
-static bool is_set(int fd, const Icp__SocketOption *o)
+int sock_set(int fd, int level, int name, const ProtobufCBinaryData *value)
 {
-	char value[VALUE_MAX];
-	socklen_t len = sizeof(value);
+	ProtobufCBinaryData now;
+	int err = sock_get(fd, level, name, &now);
+	bool same = !err && now.len == value->len && now.len &&
+		    !memcmp(now.data, value->data, now.len);
 
-	return !getsockopt(fd, (int)o->level, (int)o->name, value, &len) &&
-	       len == o->value.len && !memcmp(value, o->value.data, len);
+	free(now.data);
+	if (same)
+		return 0;
+	err_clear();
+	if (is_filter(level, name))
+		return attach_filter(fd, value);
+	if (setsockopt(fd, level, name, value->data, (socklen_t)value->len))
+		return fail(-errno, "set option %d of level %d of a socket", name, level);
+	return 0;
 }
 
 static int set_option(int fd, const Icp__SocketOption *o)
 {
-	int size;
+	int size, now = 0;
+	socklen_t len = sizeof(now);
 
-	if (o->level == SOL_SOCKET && o->name == SO_ATTACH_FILTER)
-		return attach_filter(fd, o);
-	if (is_set(fd, o))
+	if (o->level != SOL_SOCKET || (o->name != SO_SNDBUF && o->name != SO_RCVBUF) ||
+	    o->value.len != sizeof(size))
+		return sock_set(fd, (int)o->level, (int)o->name, &o->value);
+	memcpy(&size, o->value.data, sizeof(size));
+	if (!getsockopt(fd, SOL_SOCKET, (int)o->name, &now, &len) && now == size)
 		return 0;
-	if (o->level == SOL_SOCKET && (o->name == SO_SNDBUF || o->name == SO_RCVBUF) &&
-	    o->value.len == sizeof(size)) {
-		memcpy(&size, o->value.data, sizeof(size));
-		size = set_size(fd, (int)o->name, size);
-		return size ? fail(size, "set %s of a socket", known(o->name)) : 0;
-	}
-	if (setsockopt(fd, (int)o->level, (int)o->name, o->value.data, (socklen_t)o->value.len))
-		return fail(-errno, "set option %u of a socket", o->name);
-	return 0;
+	size = set_size(fd, (int)o->name, size);
+	return size ? fail(size, "set %s of a socket", of_unix(o->name)->text) : 0;
 }
 
 int sock_set_options(int fd, const Icp__Socket *s, int level)

@@ -1,10 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What sockets of all families have in common: type and options of level SOL_SOCKET. */
+/* What sockets of all families have in common: type and options, mostly of level SOL_SOCKET. */
 #ifndef ICP_STATE_SOCK_H
 #define ICP_STATE_SOCK_H
 
 #include "state/fdkind.h"
 #include "state/sock.pb-c.h"
+
+/* Options that are saved, where they can be had: those of SOL_SOCKET here, others by family. */
+struct sock_option {
+	int level, name;
+	unsigned who, when;
+	const char *text;
+};
+enum {
+	SOCK_TCP = 1,
+	SOCK_UDP = 2,
+	SOCK_V6 = 4, /* IPv6 only */
+	SOCK_NETLINK = 8,
+	SOCK_UNIX = 16,
+	SOCK_INET = SOCK_TCP | SOCK_UDP,
+	SOCK_ALL = SOCK_INET | SOCK_NETLINK | SOCK_UNIX,
+};
+/* With inet_set_...(); the others in between. Unix sockets get all in one go, in this order. */
+enum { SOCK_EARLY = 1, /* before bind() */ SOCK_LAST = 2, /* when the data is there */ };
+extern const struct sock_option sock_options[];
+extern const size_t sock_n_options;
+
+/* Its value, malloc'ed, as sock_set() takes it; nothing where the kernel or family lacks it. */
+int sock_get(int fd, int level, int name, ProtobufCBinaryData *out) _must_use_;
+/* Make it that, unless it is already. */
+int sock_set(int fd, int level, int name, const ProtobufCBinaryData *value) _must_use_;
 
 /*
  * FROZEN, on a borrowed descriptor, in a way that nobody notices. @out owns what it holds:
@@ -12,8 +37,6 @@
  */
 int sock_dump(int fd, Icp__Socket *out) _must_use_;
 void sock_free(Icp__Socket *s);
-/* Note one option of any level; one that the kernel doesn't know isn't noted. */
-int sock_dump_option(int fd, int level, int name, Icp__Socket *out) _must_use_;
 /* Refuse what can't be restarted: an eBPF filter. */
 int sock_check(int fd) _must_use_;
 
