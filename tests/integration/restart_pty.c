@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "lib/rebirth.h"
 
@@ -79,12 +80,29 @@ static void test_typed(void **state)
 	left_alone(*state, "typed", "12 bytes of input wait in a terminal");
 }
 
+/* In canonical mode half a line can't be seen: a restart has lost it, a mere checkpoint hasn't. */
+static void test_unended(void **state)
+{
+	struct job *j = *state;
+
+	start_scene(j, "unended", NULL);
+	cut(j);
+	ends_well(j);
+	unlink(in(j, "ready"));
+	unlink(in(j, "go"));
+	start_scene(j, "unended", NULL);
+	cut(j);
+	kill_job(j);
+	touch(j, "again");
+	go_on(j, "2", "direct");
+}
+
 int main(void)
 {
 #define PTY(name) cmocka_unit_test_setup_teardown(name, setup_ptys, teardown)
 	const struct CMUnitTest tests[] = {
-		PTY(test_pair),	   PTY(test_session), PTY(test_shell),
-		PTY(test_runs_on), PTY(test_waiting), PTY(test_typed),
+		PTY(test_pair),	   PTY(test_session), PTY(test_shell),	 PTY(test_runs_on),
+		PTY(test_waiting), PTY(test_typed),   PTY(test_unended),
 	};
 
 	adopt_orphans();

@@ -122,7 +122,7 @@ static void test_outside(void **state)
 	assert_int_equal(try_cut(j, "--tcp-close", NULL), 0);
 	kill_job(j);
 	close(fd);
-	go_on(j, "2", "direct");
+	go_on(j, "1", "direct");
 	close(l);
 }
 

@@ -134,6 +134,25 @@ static void scene_typed(void)
 	hear(slave, "typed ahead\n");
 }
 
+/* Half a line: DIR/again tells that it is lost by now. */
+static void scene_unended(void)
+{
+	int master = new_master(), slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+	const char *want = "half a line\n";
+	ssize_t got;
+
+	say(master, "half ");
+	hear(master, "half "); /* the echo */
+	ready();
+	wait_go();
+	if (!access(in_dir("again"), F_OK))
+		want += strlen("half ");
+	say(master, "a line\n");
+	got = read(slave, buf, sizeof(buf));
+	if (got != (ssize_t)strlen(want) || memcmp(buf, want, (size_t)got))
+		wrong("'%.*s' instead of '%s'", (int)got, buf, want);
+}
+
 /* ---- a session on it: leader, background, foreground ---- */
 
 static volatile sig_atomic_t ints, hups, winches;
@@ -259,6 +278,8 @@ int main(int argc, char **argv)
 		return scene_waiting(), 0;
 	if (!strcmp(argv[1], "typed"))
 		return scene_typed(), 0;
+	if (!strcmp(argv[1], "unended"))
+		return scene_unended(), 0;
 	if (!strcmp(argv[1], "shell"))
 		return scene_shell(), 0;
 	return 2;

@@ -323,9 +323,11 @@ static int with_session(const void *arg, int report_fd)
 		.cancel_fd = signals,
 		.background = o->keep,
 	};
-	int err = signals < 0 ? fail(-errno, "signalfd")
-			      : session_open(&config, o->pids.data, o->pids.n, &s);
+	struct checkpoint_request request = request_of(o);
+	int err = signals < 0 ? fail(-errno, "signalfd") : checkpoint_check(&request, signals);
 
+	if (!err)
+		err = session_open(&config, o->pids.data, o->pids.n, &s);
 	if (!err)
 		err = background_listen(s, o->keep);
 	if (!err)

@@ -292,7 +292,7 @@ static int store_from(struct dump *d, struct pipe *p, struct stream *stream)
 		pthread_mutex_unlock(&p->lock);
 		if (!b)
 			break;
-		err = cancelled(d);
+		err = cancelled(d->config.cancel_fd);
 		if (!err)
 			err = batch_store(stream, b);
 		d->config.progress->pages_done += b->bytes / page_size();
@@ -344,7 +344,7 @@ static int copy_simply(struct dump *d, const struct page_source *from, struct st
 	if (b)
 		b->data = memory;
 	while (!err && batch_fill(b, &c, BATCH_BYTES)) {
-		err = cancelled(d);
+		err = cancelled(d->config.cancel_fd);
 		if (!err)
 			err = batch_read(from, b);
 		if (!err)

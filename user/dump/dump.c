@@ -290,9 +290,9 @@ static int note_populated(struct dump *d)
 	return err;
 }
 
-int cancelled(const struct dump *d)
+int cancelled(int fd)
 {
-	struct pollfd p = {.fd = d->config.cancel_fd, .events = POLLIN};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 
 	if (p.fd < 0 || poll(&p, 1, 0) <= 0)
 		return 0;
@@ -302,26 +302,16 @@ int cancelled(const struct dump *d)
 /* What no process of the job can tell for itself. */
 static int check_job(struct dump *d)
 {
-	_cleanup_(free_pids) pid_list all = {0}, some = {0};
-	int err = 0;
+	_cleanup_(free_pids) pid_list pids = {0};
 
-	if (d->config.no_restart)
-		return 0;
-	for (size_t i = 0; !err && i < d->procs.n; i++) {
-		pid_t *slot = vec_push(&all), pid = d->procs.data[i]->src.target->pid;
+	vec_each (p, &d->procs) {
+		pid_t *slot = vec_push(&pids);
 
-		if (slot)
-			*slot = pid;
-		err = slot ? tasks_descendants(pid, &some) : fail(-ENOMEM, "list the job");
-		for (size_t k = 0; !err && k < some.n; k++) {
-			slot = vec_push(&all);
-			if (slot)
-				*slot = some.data[k];
-			else
-				err = fail(-ENOMEM, "list the job");
-		}
+		if (!slot)
+			return fail(-ENOMEM, "list the job");
+		*slot = (*p)->src.target->pid;
 	}
-	return err ? err : state_check_job(d->state, all.data, all.n);
+	return d->config.no_restart ? 0 : check_trees(d->state, &pids, d->config.cancel_fd);
 }
 
 int dump_precopy(struct dump *d)

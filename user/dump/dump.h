@@ -3,6 +3,7 @@
  * Cutting one version of a job. The phases are separate calls, in this order; each may fail, and dump_close() undoes
  * everything: a frozen job is thawed, an unfinished version is aborted, and no dirty page is forgotten.
  *
+ *     dump_check      may it be done at all? On its own, before anything
  *     dump_open       begins the version
  *     dump_add        each process of the job
  *     dump_precopy    copies what is dirty while the job runs, again and again until little is left
@@ -110,6 +111,8 @@ struct dump_result {
 	} phase;
 };
 
+/* Before a process is as much as stopped: refuse what a restart would refuse. Everything is asked again later. */
+int dump_check(const struct dump_config *config) _must_use_;
 int dump_open(const struct dump_config *config, struct dump **out) _must_use_;
 int dump_add(struct dump *d, const struct dump_source *source) _must_use_;
 int dump_precopy(struct dump *d) _must_use_;

@@ -98,9 +98,13 @@ struct dump {
 	int64_t start_time; /* seconds since 1970 */
 };
 
+/* check.c */
+/* While they run: state_check_job() of @pids and all that descend from them. */
+int check_trees(struct state_job *job, const pid_list *pids, int cancel_fd) _must_use_;
+
 /* dump.c */
 /* -EINTR with a message when the caller wants no version any more. */
-int cancelled(const struct dump *d) _must_use_;
+int cancelled(int cancel_fd) _must_use_;
 int proc_taken(struct dump_proc *p, const struct dirty *set) _must_use_;
 
 /* copy.c */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "proc/sysvshm.h"
 #include "proc/tasks.h"
 #include "session/internal.h"
 
@@ -102,6 +103,7 @@ static int freeze_known(struct session *s, struct dump *d, const struct repo *re
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		int err = dump_precopy(d);
 
+		strangers.n = 0;
 		if (!err)
 			err = dump_freeze(d, &strangers);
 		if (!err)
@@ -186,6 +188,36 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 	return err ? err : dump_open(&config, out);
 }
 
+static int check_now(const struct checkpoint_request *r, int cancel_fd)
+{
+	struct dump_config config = {.roots = r->roots,
+				     .n_roots = r->n_roots,
+				     .kill = r->how == DUMP_KILL,
+				     .tcp_close = r->tcp_close,
+				     .cancel_fd = cancel_fd};
+
+	if (r->no_restart)
+		return 0;
+	sysvshm_join(r->roots, r->n_roots);
+	return dump_check(&config);
+}
+
+int checkpoint_check(const struct checkpoint_request *r, int cancel_fd)
+{
+	int err = check_now(r, cancel_fd);
+
+	return err ? wrap(err, "checkpoint") : 0;
+}
+
+/* Those that are followed have been stopped for it before. */
+static int check_first(struct session *s, const struct checkpoint_request *r)
+{
+	for (size_t i = 0; i < r->n_roots; i++)
+		if (!session_find(s, r->roots[i]))
+			return check_now(r, s->config.cancel_fd);
+	return 0;
+}
+
 int session_set_base(struct session *s, const char *dir, uint32_t version)
 {
 	_cleanup_repo_ struct repo *repo = NULL;
@@ -246,7 +278,9 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *re
 			return fail(-ENOMEM, "processes of the job");
 		*slot = request->roots[i];
 	}
-	err = follow_job(s, r, &roots, &pids, &seen);
+	err = check_first(s, request);
+	if (!err)
+		err = follow_job(s, r, &roots, &pids, &seen);
 	if (!err)
 		err = open_dump(s, r, repo, pids.n, &d);
 	if (!err)

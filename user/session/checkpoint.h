@@ -29,6 +29,9 @@ struct checkpoint_request {
 int session_checkpoint(struct session *s, const struct checkpoint_request *request,
 		       struct dump_result *out) _must_use_;
 
+/* Before there is a session: refuse what a restart would refuse. Nothing is done to a process. Readable @cancel_fd: -EINTR. */
+int checkpoint_check(const struct checkpoint_request *r, int cancel_fd) _must_use_;
+
 /* Of the checkpoint that is being cut; may be read from another thread while the session lives. */
 const struct dump_progress *session_progress(const struct session *s);
 

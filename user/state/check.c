@@ -94,8 +94,10 @@ int files_check(struct state_process *p)
 		if (err && !first)
 			first = f;
 	}
-	if (!first)
-		return check_maps(p);
+	if (!first) {
+		err = check_maps(p);
+		return err ? err : look_add(p->job->look, p->target->pid, &fds);
+	}
 	if (n > 1)
 		snprintf(more, sizeof(more), " (and %u more like that)", n - 1);
 	return refuse(-EOPNOTSUPP,

@@ -43,13 +43,9 @@ static void free_note(void *arg)
 }
 
 /* tfd:       21 events:       19 data:               15 pos:0 ino:c80 sdev:f */
-static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
+static int parse(const char *fdinfo, struct note *note)
 {
-	struct note *note = d->note = calloc(1, sizeof(*note));
-
-	if (!note)
-		return fail(-ENOMEM, "note an epoll instance");
-	for (const char *line = d->info.fdinfo; line; line = strchr(line, '\n')) {
+	for (const char *line = fdinfo; line; line = strchr(line, '\n')) {
 		struct target_note t = {0}, *slot;
 
 		line += *line == '\n';
@@ -69,13 +65,69 @@ static int dump(struct state_process *p, struct file_jobs *jobs, struct descript
 	return 0;
 }
 
-static bool is_target(const struct description *epoll, const struct target_note *t,
-		      const struct description *d)
+static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
-	struct kcmp_epoll_slot slot = {(uint32_t)epoll->info.fd, t->fd, t->nth};
+	struct note *note = d->note = calloc(1, sizeof(*note));
 
-	return !syscall(SYS_kcmp, d->pid, epoll->pid, KCMP_EPOLL_TFD, d->info.fd, &slot);
+	return note ? parse(d->info.fdinfo, note) : fail(-ENOMEM, "note an epoll instance");
 }
+
+/* Is @t of the instance @epoll of @owner what @pid has as @fd? */
+static bool is_target(pid_t owner, int epoll, const struct target_note *t, pid_t pid, int fd)
+{
+	struct kcmp_epoll_slot slot = {(uint32_t)epoll, t->fd, t->nth};
+
+	return !syscall(SYS_kcmp, pid, owner, KCMP_EPOLL_TFD, fd, &slot);
+}
+
+static int refuse_outside(uint32_t pid, uint32_t fd, uint32_t target)
+{
+	return refuse(-EOPNOTSUPP,
+		      "pid %u: descriptor %u is an epoll instance with a target (added as %u) "
+		      "that no process of the job has open",
+		      pid, fd, target);
+}
+
+/* ---- running ---- */
+
+static bool has_target(const struct look *l, const struct seen_fd *epoll,
+		       const struct target_note *t)
+{
+	struct seen_fd *const *same;
+	size_t n;
+
+	if (is_target(epoll->pid, epoll->f->fd, t, epoll->pid, (int)t->fd))
+		return true;
+	n = look_inode(l, t->inode, &same);
+	for (size_t i = 0; i < n; i++)
+		if (is_target(epoll->pid, epoll->f->fd, t, same[i]->pid, same[i]->f->fd))
+			return true;
+	return false;
+}
+
+static int check_one(struct look *l, const struct seen_fd *s)
+{
+	struct note note = {0};
+	int err = parse(s->f->fdinfo, &note);
+
+	vec_each (t, &note.targets)
+		if (!err && !has_target(l, s, t))
+			err = look_blame(
+				l, s, t->fd,
+				refuse_outside((uint32_t)s->pid, (uint32_t)s->f->fd, t->fd));
+	vec_free(&note.targets);
+	return err;
+}
+
+static int check_job(struct look *l)
+{
+	int err = 0;
+
+	look_each(s, l, FILE_EPOLL) if (!err && !l->in_flight) err = check_one(l, s);
+	return err;
+}
+
+/* ---- frozen ---- */
 
 typedef VEC(struct description *) by_number;
 
@@ -105,12 +157,12 @@ static void find_target(struct file_jobs *jobs, const struct description *epoll,
 {
 	const struct description *d = t->fd < numbers->n ? numbers->data[t->fd] : NULL;
 
-	if (d && is_target(epoll, t, d)) {
+	if (d && is_target(epoll->pid, epoll->info.fd, t, d->pid, d->info.fd)) {
 		t->file = d->id;
 		return;
 	}
 	for (uint32_t id = 1; (d = file_jobs_get(jobs, id)); id++)
-		if (is_target(epoll, t, d)) {
+		if (is_target(epoll->pid, epoll->info.fd, t, d->pid, d->info.fd)) {
 			t->file = id;
 			return;
 		}
@@ -176,10 +228,7 @@ static int verify(struct restore_job *job, const Icp__OpenFile *f)
 		if (t->fd >= FD_NUMBER_MAX)
 			err = refuse(-EBADMSG, "a target of epoll makes no sense");
 		else if (files_number(job, t->file, &(uint32_t){0}) == UINT32_MAX)
-			err = refuse(-EOPNOTSUPP,
-				     "pid %u: descriptor %u is an epoll instance with a target "
-				     "(added as %u) that no process of the job has open",
-				     pid, fd, t->fd);
+			err = refuse_outside(pid, fd, t->fd);
 		else if ((int)t->fd >= job->first_fd) /* the number is used for a moment */
 			job->first_fd = (int)t->fd + 1;
 	}
@@ -282,6 +331,7 @@ static int stub(const struct state_restore *r, const Icp__OpenFile *f, int fd)
 
 const struct fd_kind fd_epoll = {.kind = FILE_EPOLL,
 				 .text = "an epoll instance",
+				 .check_job = check_job,
 				 .dump = dump,
 				 .dumped = dumped,
 				 .finish = finish,

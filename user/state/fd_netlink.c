@@ -17,7 +17,7 @@
 static int check(struct state_process *p, const struct fd_info *f)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
-	int protocol = -1, err = fd < 0 ? fd : inet_check_network(p, f);
+	int protocol = -1, err = fd < 0 ? fd : inet_check(p, f);
 	socklen_t len = sizeof(protocol);
 
 	if (err)

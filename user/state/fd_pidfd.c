@@ -30,6 +30,29 @@ static int check(struct state_process *p, const struct fd_info *f)
 	return 0;
 }
 
+static int refuse_outside(uint32_t holder, uint32_t fd, uint32_t pid)
+{
+	return refuse(
+		-EOPNOTSUPP,
+		"pid %u: descriptor %u is a pidfd of process %u, which is not part of the "
+		"job: that can't be restarted",
+		holder, fd, pid);
+}
+
+static int check_job(struct look *l)
+{
+	look_each(s, l, FILE_PIDFD)
+	{
+		uint32_t pid = pid_of(s->f);
+
+		if (pid && !look_has_pid(l, (pid_t)pid))
+			return look_blame(
+				l, s, pid,
+				refuse_outside((uint32_t)s->pid, (uint32_t)s->f->fd, pid));
+	}
+	return 0;
+}
+
 static int finish(const struct description *d, Icp__OpenFile *out)
 {
 	Icp__PidFd msg = ICP__PID_FD__INIT;
@@ -65,11 +88,7 @@ static int verify(struct restore_job *job, const Icp__OpenFile *f)
 	for (size_t i = 0; i < job->manifest->n_processes; i++)
 		if (job->manifest->processes[i]->pid == pid)
 			return 0;
-	return refuse(
-		-EOPNOTSUPP,
-		"pid %u: descriptor %u is a pidfd of process %u, which is not part of the "
-		"job: that can't be restarted",
-		holder, fd, pid);
+	return refuse_outside(holder, fd, pid);
 }
 
 static int open_pidfd(struct restore_job *job, const Icp__OpenFile *f)
@@ -86,6 +105,7 @@ static int open_pidfd(struct restore_job *job, const Icp__OpenFile *f)
 const struct fd_kind fd_pidfd = {.kind = FILE_PIDFD,
 				 .text = "a pidfd",
 				 .check = check,
+				 .check_job = check_job,
 				 .finish = finish,
 				 .verify = verify,
 				 .open_in_stub = open_pidfd};

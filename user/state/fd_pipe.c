@@ -24,16 +24,7 @@ struct copy {
 	bool packets;
 };
 
-/* Of a process that runs: who has it, and which ends. */
-struct running {
-	uint64_t inode;
-	pid_t pid;
-	int fd; /* the lowest but those of standard input and output; 0: only those */
-	bool has[2];
-};
-
 struct copies {
-	VEC(struct running) running;
 	VEC(struct copy) list;
 	VEC(Icp__PipeContent) contents;
 	Icp__PipeContent **pointers;
@@ -49,7 +40,6 @@ static void free_copies(void *slot)
 		free(c->data.data);
 		free(c->packets);
 	}
-	vec_free(&all->running);
 	vec_free(&all->list);
 	vec_free(&all->contents);
 	free(all->pointers);
@@ -79,54 +69,6 @@ static void add_ends(bool has[2], uint32_t flags)
 	has[1] |= (flags & O_ACCMODE) != O_RDONLY;
 }
 
-static int check(struct state_process *p, const struct fd_info *f)
-{
-	struct copies *all = copies_of(p->job->files);
-	_cleanup_fd_ int fd = -1;
-	struct running *r;
-
-	if (!all)
-		return fail(-ENOMEM, "look at a pipe");
-	vec_each (known, &all->running) {
-		if (known->inode != f->st.st_ino)
-			continue;
-		add_ends(known->has, f->flags);
-		if (!known->fd && f->fd > STDERR_FILENO) {
-			known->fd = f->fd;
-			known->pid = p->target->pid;
-		}
-		return 0;
-	}
-	fd = fd_borrow(p, f->fd);
-	if (fd < 0 || is_alone(fd)) { /* closed meanwhile, or ended */
-		err_clear();
-		return 0;
-	}
-	r = vec_push(&all->running);
-	if (!r)
-		return fail(-ENOMEM, "look at a pipe");
-	*r = (struct running){.inode = f->st.st_ino, .pid = p->target->pid};
-	r->fd = f->fd > STDERR_FILENO ? f->fd : 0;
-	add_ends(r->has, f->flags);
-	return 0;
-}
-
-/* Its ends among the descriptors of @pid, as they are now. */
-static void look_again(pid_t pid, uint64_t inode, bool has[2])
-{
-	_cleanup_target_ struct target *t = NULL;
-	_cleanup_fd_list_ struct fd_list fds = {0};
-	int err = target_open(pid, &t);
-
-	if (!err)
-		err = fd_list_read(t, &fds);
-	if (err)
-		err_clear();
-	vec_each (f, &fds)
-		if (f->kind == FILE_PIPE && f->st.st_ino == inode)
-			add_ends(has, f->flags);
-}
-
 static int no_other_end(const char *path, uint32_t pid, uint32_t fd)
 {
 	return refuse(
@@ -136,27 +78,40 @@ static int no_other_end(const char *path, uint32_t pid, uint32_t fd)
 		pid, fd, path);
 }
 
-int pipes_check(struct file_jobs *jobs, const pid_t *pids, size_t n)
+/* Both ends are in the job, or it is somebody's standard input or output. */
+static bool stays(const struct look *l, const struct seen_fd *s)
 {
-	struct copies *all = copies_of(jobs);
+	struct seen_fd *const *same;
+	size_t n = look_inode(l, s->f->st.st_ino, &same);
+	bool has[2] = {false, false};
 
-	if (!all)
-		return fail(-ENOMEM, "look at pipes");
-	vec_each (r, &all->running) {
-		bool has[2] = {false, false};
-		char path[40];
+	for (size_t i = 0; i < n; i++) {
+		const struct fd_info *f = same[i]->f;
 
-		if (!r->fd || (r->has[0] && r->has[1]))
+		if (f->kind != FILE_PIPE)
 			continue;
-		/* a child may have come that wasn't looked at */
-		for (size_t i = 0; i < n; i++)
-			look_again(pids[i], r->inode, has);
-		if (has[0] == has[1]) /* both, or closed meanwhile */
-			continue;
-		snprintf(path, sizeof(path), "pipe:[%lu]", r->inode);
-		return no_other_end(path, (uint32_t)r->pid, (uint32_t)r->fd);
+		add_ends(has, f->flags);
+		if (f->fd <= STDERR_FILENO &&
+		    (f->flags & O_ACCMODE) == (s->f->flags & O_ACCMODE))
+			return true;
 	}
-	all->running.n = 0;
+	return has[0] && has[1];
+}
+
+static int check_job(struct look *l)
+{
+	look_each(s, l, FILE_PIPE)
+	{
+		_cleanup_fd_ int fd = -1;
+
+		if (l->in_flight || stays(l, s))
+			continue;
+		fd = look_borrow(s);
+		if (fd >= 0 && !is_alone(fd))
+			return look_blame(
+				l, s, 0,
+				no_other_end(s->f->path, (uint32_t)s->pid, (uint32_t)s->f->fd));
+	}
 	return 0;
 }
 
@@ -495,7 +450,7 @@ static int open_pipe(struct restore_job *job, const Icp__OpenFile *f)
 
 const struct fd_kind fd_pipe = {.kind = FILE_PIPE,
 				.text = "a pipe",
-				.check = check,
+				.check_job = check_job,
 				.dump = dump,
 				.finish = finish,
 				.finish_job = finish_job,

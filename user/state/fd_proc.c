@@ -35,6 +35,29 @@ static int check(struct state_process *p, const struct fd_info *f)
 	return 0;
 }
 
+static int refuse_outside(uint32_t holder, uint32_t fd, const char *path)
+{
+	return refuse(-EOPNOTSUPP,
+		      "pid %u: descriptor %u is %s, of a process that is not part of the job: "
+		      "that can't be restarted",
+		      holder, fd, path);
+}
+
+static int check_job(struct look *l)
+{
+	look_each(s, l, FILE_PROC)
+	{
+		uint32_t pid, tid;
+
+		ids_of(s->f->path, &pid, &tid);
+		if (pid && !look_has_pid(l, (pid_t)pid))
+			return look_blame(l, s, pid,
+					  refuse_outside((uint32_t)s->pid, (uint32_t)s->f->fd,
+							 s->f->path));
+	}
+	return 0;
+}
+
 static int verify(struct restore_job *job, const Icp__OpenFile *f)
 {
 	uint32_t pid, tid, holder = 0, fd = files_number(job, f->id, &holder);
@@ -48,10 +71,7 @@ static int verify(struct restore_job *job, const Icp__OpenFile *f)
 			return 0;
 	if (!pid)
 		return 0;
-	return refuse(-EOPNOTSUPP,
-		      "pid %u: descriptor %u is %s, of a process that is not part of the job: "
-		      "that can't be restarted",
-		      holder, fd, path);
+	return refuse_outside(holder, fd, path);
 }
 
 static int reopen(const Icp__OpenFile *f)
@@ -79,6 +99,7 @@ static int open_in_stub(struct restore_job *job, const Icp__OpenFile *f)
 const struct fd_kind fd_proc = {.kind = FILE_PROC,
 				.text = "a file of /proc",
 				.check = check,
+				.check_job = check_job,
 				.verify = verify,
 				.open = open_proc,
 				.open_in_stub = open_in_stub,

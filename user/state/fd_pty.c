@@ -87,6 +87,46 @@ static int refuse_waiting(const Icp__Pty *msg, const char *what)
 		      what);
 }
 
+/* ---- running ---- */
+
+static int check_waiting(struct look *l, const struct seen_fd *s, const char *what)
+{
+	_cleanup_fd_ int fd = look_borrow(s);
+	Icp__Pty inside = ICP__PTY__INIT;
+	int err = fd < 0 ? 0 : look_inside(fd, &inside);
+
+	return err || !inside.waiting ? err
+				      : look_blame(l, s, 0, refuse_waiting(&inside, what));
+}
+
+static int check_masters(struct look *l)
+{
+	int err = 0;
+
+	look_each(s, l, FILE_PTY_MASTER) if (!err) err = check_waiting(l, s, "output");
+	return err;
+}
+
+static bool has_master(const struct look *l, unsigned index)
+{
+	look_each(s, l, FILE_PTY_MASTER) if (procfs_number(s->f->fdinfo, "tty-index", 10) ==
+					     index) return true;
+	return false;
+}
+
+/* /dev/tty is left to the freeze: somebody has the terminal by its own name, too. */
+int pty_slave_check_job(struct look *l)
+{
+	int err = 0;
+
+	look_each(s, l, FILE_TERMINAL) if (!err && major(s->f->st.st_rdev) == SLAVE_MAJOR &&
+					   has_master(l, minor(s->f->st.st_rdev))) err =
+		check_waiting(l, s, "input");
+	return err;
+}
+
+/* ---- frozen ---- */
+
 static int dump_master(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
@@ -426,6 +466,7 @@ int pty_restore_foreground(struct state_restore *r, struct batch *b)
 
 const struct fd_kind fd_pty_master = {.kind = FILE_PTY_MASTER,
 				      .text = "a terminal's master",
+				      .check_job = check_masters,
 				      .dump = dump_master,
 				      .finish = pty_finish,
 				      .free_note = free,

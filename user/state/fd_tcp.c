@@ -21,10 +21,11 @@
 #include <unistd.h>
 
 #include "inject/repair.h"
+#include "state/sock_diag.h"
 #include "state/tcp.h"
 
-#define SEND_MAX (8u << 20)	/* what a connection may have in its queues */
-#define RECEIVE_MAX (48u << 20) /* all of it goes into the manifest */
+#define SEND_MAX (8u << 20) /* what a connection may have in its queues */
+#define RECEIVE_MAX (48u << 20)
 #define TRIES 100
 
 #ifndef TCP_ULP
@@ -67,6 +68,84 @@ static uint32_t state_of(int fd)
 	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ? 0 : info.tcpi_state;
 }
 
+/* All of it goes into the manifest. */
+static int check_room(uint32_t bytes, const char *what, uint32_t most)
+{
+	return bytes > most ? refuse(-E2BIG,
+				     "%u bytes wait to be %s a connection, which is too much: "
+				     "--tcp-close saves it closed",
+				     bytes, what)
+			    : 0;
+}
+
+static int check_received(uint32_t bytes)
+{
+	return check_room(bytes, "read from", RECEIVE_MAX);
+}
+
+static int check_to_send(uint32_t bytes)
+{
+	return check_room(bytes, "sent by", SEND_MAX);
+}
+
+/* Does the kernel count all that was received? More may come meanwhile, which is counted then. */
+static int counts_all(int fd, const Icp__InetSocket *s, bool *out)
+{
+	uint32_t received = 0;
+	int counted = 0, err = tcp_diag_received(s, &received);
+
+	*out = true;
+	if (err == -ENOENT) /* it has ended meanwhile */
+		return 0;
+	if (err)
+		return fail(err, "look at a connection");
+	if (ioctl(fd, SIOCINQ, &counted))
+		return fail(-errno, "look at a connection");
+	*out = received <= (uint32_t)counted + tcp_read_ended(state_of(fd));
+	return 0;
+}
+
+/*
+ * It counts only what is in front of an urgent byte, and lets nobody look beyond. The program, if
+ * it runs, may read meanwhile; not each time.
+ */
+static int check_urgent(int fd, const Icp__InetSocket *s)
+{
+	struct pollfd look = {.fd = fd, .events = POLLPRI};
+	bool all = false;
+	int err = 0;
+
+	if (poll(&look, 1, 0) < 0)
+		return fail(-errno, "look at a connection");
+	for (int i = 0; i < TRIES && !err && !all; i++)
+		err = counts_all(fd, s, &all);
+	if (err)
+		return err;
+	return look.revents & POLLPRI || !all
+		       ? refuse(-EOPNOTSUPP, "a TCP connection with urgent data (MSG_OOB)")
+		       : 0;
+}
+
+static int check_connection(int fd)
+{
+	int received = 0, to_send = 0, err;
+	Icp__InetSocket *s = NULL;
+
+	if (ioctl(fd, SIOCINQ, &received) || ioctl(fd, SIOCOUTQ, &to_send))
+		return 0;
+	err = check_received((uint32_t)received);
+	if (!err)
+		err = check_to_send((uint32_t)to_send);
+	if (!err)
+		err = inet_check_zerocopy(fd);
+	if (!err)
+		err = inet_dump(fd, &s);
+	if (!err)
+		err = check_urgent(fd, s);
+	inet_free(s);
+	return err;
+}
+
 static int check(struct state_process *p, const struct fd_info *f)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
@@ -76,19 +155,20 @@ static int check(struct state_process *p, const struct fd_info *f)
 
 	if (fd < 0)
 		return fd;
-	err = inet_check_network(p, f);
+	err = inet_check(p, f);
 	if (err)
 		return err;
 	if (!getsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, &len) && len && ulp[0])
 		return refuse(-EOPNOTSUPP, "a TCP socket whose data the kernel changes");
-	if (!p->job->how.tcp_close && tcp_is_connected(state_of(fd)) && tcp_may_repair())
+	if (p->job->how.tcp_close || !tcp_is_connected(state_of(fd)))
+		return 0;
+	if (tcp_may_repair())
 		return refuse(-EOPNOTSUPP, "a TCP connection, and CAP_NET_ADMIN is missing");
-	if (p->job->how.kill && !p->job->how.tcp_close && tcp_is_connected(state_of(fd)) &&
-	    !inet_can_hold())
+	if (p->job->how.kill && !inet_can_hold())
 		return refuse(-EOPNOTSUPP,
 			      "a TCP connection, and nft (package nftables) is missing, which "
 			      "holds its packets back");
-	return 0;
+	return check_connection(fd);
 }
 
 /* ---- one connection ---- */
@@ -96,12 +176,10 @@ static int check(struct state_process *p, const struct fd_info *f)
 static int read_data(int fd, uint32_t len, ProtobufCBinaryData *out)
 {
 	ssize_t got;
+	int err = check_received(len);
 
-	if (len > RECEIVE_MAX)
-		return refuse(-E2BIG,
-			      "%u bytes wait to be read from a connection, which is too much: "
-			      "--tcp-close saves it closed",
-			      len);
+	if (err)
+		return err;
 	free(out->data);
 	out->len = 0;
 	out->data = malloc(len + 1u);
@@ -150,11 +228,9 @@ static int read_repair(struct state_process *p, pid_t pid, int number, int fd,
 	if (ioctl(fd, SIOCOUTQ, &bytes) ||
 	    getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len))
 		return fail(-errno, "look at a connection");
-	if ((uint32_t)bytes > SEND_MAX)
-		return refuse(-E2BIG,
-			      "%d bytes wait to be sent by a connection, which is too much: "
-			      "--tcp-close saves it closed",
-			      bytes);
+	err = check_to_send((uint32_t)bytes);
+	if (err)
+		return err;
 	free(to_send->data);
 	to_send->len = 0;
 	to_send->data = malloc((size_t)bytes + 1);
@@ -190,7 +266,9 @@ static int read_stream(struct state_process *p, struct end *e)
 		return 0;
 	}
 	note_state(&r, t);
-	err = read_data(fd, r.to_read, &t->received);
+	err = check_urgent(fd, e->s);
+	if (!err)
+		err = read_data(fd, r.to_read, &t->received);
 	return err ? err : note_options(fd, t);
 }
 
@@ -296,6 +374,20 @@ static int dump_stream(struct state_process *p, struct file_jobs *jobs,
 
 /* ---- any TCP socket ---- */
 
+/* Whom it is about to connect to. */
+static int note_wanted(const struct fd_info *f, Icp__InetSocket *s)
+{
+	union address a;
+	int err = tcp_diag_peer(f->st.st_ino, s->family, &a);
+
+	if (err == -ENOENT) /* in this moment it was answered */
+		return refuse(-EAGAIN, "a connection comes up just now: try again");
+	if (err)
+		return fail(err, "look at a connection that comes up");
+	return inet_bytes(&s->peer, &a,
+			  a.any.sa_family == AF_INET ? sizeof(a.v4) : sizeof(a.v6));
+}
+
 static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
@@ -308,6 +400,10 @@ static int dump(struct state_process *p, struct file_jobs *jobs, struct descript
 		return err;
 	if (poll(&look, 1, 0) < 0)
 		return fail(-errno, "look at a socket");
+	if (s->state == TCP_SYN_SENT)
+		err = note_wanted(&d->info, s);
+	if (err)
+		return err;
 	/* a socket that was never connected isn't shut */
 	s->read_shut = look.revents & POLLRDHUP;
 	s->error = look.revents & POLLERR;

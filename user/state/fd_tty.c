@@ -26,6 +26,7 @@ static int open_terminal(struct restore_job *job, const Icp__OpenFile *f)
 
 const struct fd_kind fd_terminal = {.kind = FILE_TERMINAL,
 				    .text = "a terminal",
+				    .check_job = pty_slave_check_job,
 				    .dump = pty_slave_dump,
 				    .finish = pty_finish,
 				    .free_note = free,

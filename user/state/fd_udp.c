@@ -9,6 +9,14 @@
 
 #include "state/inet.h"
 
+static int check(struct state_process *p, const struct fd_info *f)
+{
+	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
+	int err = fd < 0 ? fd : inet_check(p, f);
+
+	return err ? err : inet_check_zerocopy(fd);
+}
+
 static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
@@ -90,7 +98,7 @@ static int late(struct restore_job *job, const Icp__OpenFile *f, int fd)
 const struct fd_kind fd_udp = {
 	.kind = FILE_UDP,
 	.text = "a UDP socket",
-	.check = inet_check_network,
+	.check = check,
 	.dump = dump,
 	.finish = inet_finish,
 	.free_note = inet_free,

@@ -61,20 +61,29 @@ static int ask_diag(const struct fd_info *f, struct unix_diag *out)
 	return err;
 }
 
+/* What poll(2) says of it. */
+static int look_urgent(int fd, short *revents)
+{
+	struct pollfd poll_fd = {.fd = fd, .events = POLLPRI};
+
+	*revents = poll(&poll_fd, 1, 0) > 0 ? poll_fd.revents : 0;
+	return *revents & POLLPRI
+		       ? refuse(-EOPNOTSUPP, "a Unix socket with an urgent byte (MSG_OOB)")
+		       : 0;
+}
+
 static int check(struct state_process *p, const struct fd_info *f)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
-	struct pollfd poll_fd = {.fd = fd, .events = POLLPRI};
 	struct unix_diag diag;
+	short revents;
 	int err = fd < 0 ? fd : sock_check(fd);
 
 	if (err)
 		return err;
 	err = ask_diag(f, &diag);
 	free(diag.waiting);
-	if (!err && poll(&poll_fd, 1, 0) > 0 && poll_fd.revents & POLLPRI)
-		return refuse(-EOPNOTSUPP, "a Unix socket with an urgent byte (MSG_OOB)");
-	return err;
+	return err ? err : look_urgent(fd, &revents);
 }
 
 /* ---- frozen ---- */
@@ -181,20 +190,21 @@ static bool has_peer(int fd)
 
 static int note_state(int fd, struct note *note)
 {
-	struct pollfd poll_fd = {.fd = fd, .events = POLLPRI};
 	const struct unix_diag *diag = &note->diag;
 	Icp__UnixSocket *u = &note->u;
-	int unread = 0;
+	int unread = 0, err;
+	short revents;
 
 	u->shutdown = diag->shutdown;
 	u->listening = diag->state == TCP_LISTEN;
 	u->backlog = u->listening ? diag->room : 0;
 	u->peer = diag->peer;
 	u->connected = has_peer(fd);
-	if (poll(&poll_fd, 1, 0) > 0 && poll_fd.revents & POLLPRI)
-		return refuse(-EAGAIN, "a Unix socket holds an urgent byte (MSG_OOB)");
+	err = look_urgent(fd, &revents);
+	if (err)
+		return err;
 	/* SO_ERROR would take it away; there is one error only that it can be */
-	u->reset = poll_fd.revents & POLLERR;
+	u->reset = revents & POLLERR;
 	if (u->connected && !u->peer && !(diag->shutdown & 1) && !ioctl(fd, SIOCOUTQ, &unread))
 		u->unread = unread > 0 ? (uint32_t)unread : 0;
 	u->waiting = calloc(diag->n_waiting + 1, sizeof(*u->waiting));
@@ -278,6 +288,110 @@ static int dump(struct state_process *p, struct file_jobs *jobs, struct descript
 	return err ? wrap(err, "descriptor %d", info.fd) : 0;
 }
 
+/* ---- the connections of all, running ---- */
+
+/* Bare -ENOENT: it was closed meanwhile. */
+static int look_running(const struct seen_fd *s, struct note *note)
+{
+	_cleanup_fd_ int fd = look_borrow(s);
+	struct stat st;
+	int type = 0, err;
+	socklen_t len = sizeof(type);
+
+	if (fd < 0 || fstat(fd, &st) || st.st_ino != s->f->st.st_ino ||
+	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len))
+		return -ENOENT;
+	note->sock.type = (uint32_t)type;
+	err = unix_diag((uint32_t)st.st_ino, &note->diag);
+	if (!err)
+		err = note_name(fd, ask_peer, &note->u.peer_name);
+	if (!err)
+		err = note_state(fd, note);
+	return err ? err : unix_queue_check(type, note->u.reset, note->diag.received);
+}
+
+typedef VEC(struct note *) note_list;
+
+/* One note for each that is still there, and what it is. */
+static int look_at_ends(struct look *l, note_list *notes, struct unix_ends *out)
+{
+	look_each(s, l, FILE_UNIX)
+	{
+		struct seen_fd *const *same;
+		struct note *note, **slot;
+		struct unix_end *e;
+		int err;
+
+		if (look_inode(l, s->f->st.st_ino, &same) && same[0] != s)
+			continue; /* the same */
+		note = calloc(1, sizeof(*note));
+		slot = vec_push(notes);
+		e = vec_push(out);
+		if (slot)
+			*slot = note;
+		if (!note || !slot || !e) {
+			if (!slot)
+				free(note);
+			return fail(-ENOMEM, "look at sockets");
+		}
+		icp__socket__init(&note->sock);
+		icp__unix_socket__init(&note->u);
+		err = look_running(s, note);
+		if (err == -ENOENT)
+			out->n--;
+		else if (err)
+			return look_blame(l, s, 0, err);
+		else
+			*e = (struct unix_end){s->f->st.st_ino, note->sock.type, &note->u,
+					       (uint32_t)s->pid, (uint32_t)s->f->fd};
+	}
+	unix_ends_sort(out);
+	return 0;
+}
+
+/* Other connections that wait are another matter. */
+static uint64_t what_of(const Icp__UnixSocket *u)
+{
+	uint64_t what = u->peer;
+
+	for (size_t i = 0; i < u->n_waiting; i++)
+		what = what * 31 + u->waiting[i];
+	return what;
+}
+
+static int check_ends(struct look *l, const struct unix_ends *ends)
+{
+	look_each(s, l, FILE_UNIX)
+	{
+		const struct unix_end *e = unix_ends_find(ends, s->f->st.st_ino);
+		int err = e ? unix_ends_check(ends, e) : 0;
+
+		/* what is in flight isn't seen, and what leads out comes back closed */
+		if (err == -EOPNOTSUPP && (l->in_flight || l->job->how.tcp_close)) {
+			err_clear();
+			continue;
+		}
+		if (err)
+			return look_blame(l, s, what_of(e->u), err);
+	}
+	return 0;
+}
+
+static int check_job(struct look *l)
+{
+	struct unix_ends ends = {0};
+	note_list notes = {0};
+	int err = look_at_ends(l, &notes, &ends);
+
+	if (!err)
+		err = check_ends(l, &ends);
+	vec_each (note, &notes)
+		free_note(*note);
+	vec_free(&notes);
+	vec_free(&ends);
+	return err;
+}
+
 /* ---- running again ---- */
 
 static bool in_job(struct state_job *job, uint64_t inode)
@@ -341,6 +455,7 @@ static int finish(const struct description *d, Icp__OpenFile *out)
 const struct fd_kind fd_unix = {.kind = FILE_UNIX,
 				.text = "a Unix socket",
 				.check = check,
+				.check_job = check_job,
 				.dump = dump,
 				.finish = finish,
 				.free_note = free_note,

@@ -19,7 +19,28 @@ struct unix_diag {
 /* -ENOENT (bare): no such socket in our network namespace. */
 int unix_diag(uint32_t inode, struct unix_diag *out) _must_use_;
 
+/* ---- unix_ends.c: what all of the job together tell, of running ones and of an image ---- */
+struct unix_end {
+	uint64_t inode;
+	uint32_t type;
+	const Icp__UnixSocket *u;
+	uint32_t pid, fd; /* who has it; fd UINT32_MAX: it is in flight */
+};
+struct unix_ends {
+	struct unix_end *data;
+	size_t n, cap;
+};
+/* Before they are searched. */
+void unix_ends_sort(struct unix_ends *all);
+/* NULL for 0 and for those outside. */
+const struct unix_end *unix_ends_find(const struct unix_ends *all, uint64_t inode);
+/* Refuse a connection that leads out of the job (-EOPNOTSUPP), or that waits to be accepted and
+ * can't be seen into (-EAGAIN). */
+int unix_ends_check(const struct unix_ends *all, const struct unix_end *e) _must_use_;
+
 /* ---- unix_queue.c ---- */
+/* Refuse (-EAGAIN) what can't be looked at without taking it. */
+int unix_queue_check(int type, bool reset, uint32_t received) _must_use_;
 /*
  * FROZEN: what is queued in @fd, which stays there. @in_flight gets each descriptor found, in the
  * order of the messages' files, which are numbers into it, from 1, until their ids are known.

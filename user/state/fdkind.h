@@ -5,6 +5,9 @@
  *
  *     check    running    refuse one that can't be restarted, before anything is touched: the
  *                         message (-EOPNOTSUPP) is what it is: "a deleted file"
+ *     check_job running   the same of what only all processes together tell (look.h): it must
+ *                         hold at several looks. What a restart would refuse is asked again
+ *                         by verify()
  *     dump     FROZEN     note what /proc doesn't tell, once per description
  *     dumped   FROZEN     a process's table is complete; called per process: for what refers
  *                         to other descriptions
@@ -33,6 +36,7 @@
 
 #include "state/files.h"
 #include "state/files.pb-c.h"
+#include "state/look.h"
 
 /* An open file description, known by one descriptor that has it. */
 struct description {
@@ -54,6 +58,7 @@ struct fd_kind {
 	const char *text; /* "an eventfd" */
 
 	int (*check)(struct state_process *p, const struct fd_info *f);
+	int (*check_job)(struct look *l);
 	int (*dump)(struct state_process *p, struct file_jobs *jobs, struct description *d);
 	int (*dumped)(struct state_process *p, struct file_jobs *jobs);
 	int (*finish)(const struct description *d, Icp__OpenFile *out);
@@ -101,9 +106,6 @@ int fd_borrow(const struct state_process *p, int fd) _must_use_;
 int file_jobs_in_flight(struct state_process *p, int fd) _must_use_;
 /* @msg becomes the detail of @out, freed with it. */
 int fd_pack_detail(Icp__OpenFile *out, const ProtobufCMessage *msg) _must_use_;
-
-/* While they run: is there a pipe whose other end none of @pids (all of the job) has? */
-int pipes_check(struct file_jobs *jobs, const pid_t *pids, size_t n) _must_use_;
 
 /* ---- restart ---- */
 

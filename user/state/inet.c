@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Addresses, multicast groups, and the message of a socket. */
 #include "state/inet.h"
+#include "state/sock.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -13,6 +14,9 @@
 #include <unistd.h>
 
 #define ANSWER_MAX (64u << 10)
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
 
 int inet_bytes(ProtobufCBinaryData *out, const void *data, size_t len)
 {
@@ -33,22 +37,46 @@ void inet_free(void *arg)
 		icp__inet_socket__free_unpacked(s, NULL);
 }
 
-int inet_check_network(struct state_process *p, const struct fd_info *f)
-{
-	struct stat ours, theirs;
-
-	if (!stat("/proc/self/ns/net", &ours) &&
-	    !fstatat(p->target->proc_fd, "ns/net", &theirs, 0) && ours.st_ino != theirs.st_ino)
-		return refuse(-EOPNOTSUPP,
-			      "a socket of another network namespace than icp-bpf's");
-	return 0;
-}
-
 static int get_int(int fd, int level, int name, uint32_t *out)
 {
 	socklen_t len = sizeof(*out);
 
 	return getsockopt(fd, level, name, out, &len) ? fail(-errno, "look at a socket") : 0;
+}
+
+/* Of the socket, where the kernel tells (5.14); a process may have it from elsewhere. */
+static bool is_in_our_network(const struct state_process *p, int fd)
+{
+	_cleanup_fd_ int own = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	uint64_t its_cookie = 0, our_cookie = 0;
+	socklen_t len = sizeof(our_cookie);
+	struct stat ours, its;
+
+	if (own >= 0 && !getsockopt(own, SOL_SOCKET, SO_NETNS_COOKIE, &our_cookie, &len) &&
+	    !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &its_cookie, &len))
+		return its_cookie == our_cookie;
+	return stat("/proc/self/ns/net", &ours) ||
+	       fstatat(p->target->proc_fd, "ns/net", &its, 0) || ours.st_ino == its.st_ino;
+}
+
+int inet_check(struct state_process *p, const struct fd_info *f)
+{
+	_cleanup_fd_ int fd = fd_borrow(p, f->fd);
+
+	if (fd >= 0 && !is_in_our_network(p, fd))
+		return refuse(-EOPNOTSUPP,
+			      "a socket of another network namespace than icp-bpf's");
+	return fd < 0 ? fd : sock_check(fd);
+}
+
+int inet_check_zerocopy(int fd)
+{
+	uint32_t on = 0;
+	int err = get_int(fd, SOL_SOCKET, SO_ZEROCOPY, &on);
+
+	if (err)
+		return err;
+	return on ? refuse(-EOPNOTSUPP, "a socket that may send with MSG_ZEROCOPY") : 0;
 }
 
 static int dump_addresses(int fd, Icp__InetSocket *s)

@@ -18,8 +18,11 @@ union address {
 
 /* ---- dump ---- */
 
-/* check(): that it is in our network namespace. */
-int inet_check_network(struct state_process *p, const struct fd_info *f) _must_use_;
+/* check(): that it is in our network namespace, and has nothing that can't be seen. */
+int inet_check(struct state_process *p, const struct fd_info *f) _must_use_;
+
+/* The same of one that sends: what was sent with MSG_ZEROCOPY is reported by numbers that go on. */
+int inet_check_zerocopy(int fd) _must_use_;
 
 /* A socket's message; everything in it is malloc'ed. inet_free() is also a kind's free_note(). */
 int inet_dump(int fd, Icp__InetSocket **out) _must_use_;

@@ -17,10 +17,12 @@ extern const struct restore_ops vmas_restore, ids_restore;
 struct file_jobs;
 struct buildids;
 struct held; /* inet_hold.c */
+struct look;
 struct sysv_dump;
 
 struct state_job {
 	struct file_jobs *files;
+	struct look *look;
 	struct buildids *ids;
 	struct held *held;
 	struct state_job_how how;

@@ -5,6 +5,7 @@
 
 #include "state/fdkind.h"
 
+int pty_slave_check_job(struct look *l) _must_use_;
 /* Of any terminal: what can be read is noted. */
 int pty_slave_dump(struct state_process *p, struct file_jobs *jobs,
 		   struct description *d) _must_use_;

@@ -29,6 +29,8 @@ int state_job_new(struct state_job **out)
 	int err = job ? file_jobs_new(&job->files) : -ENOMEM;
 
 	if (!err)
+		err = look_new(job);
+	if (!err)
 		err = buildids_new(&job->ids);
 	if (!err)
 		err = sysv_dump_new(&job->sysv);
@@ -58,6 +60,7 @@ void state_job_free(struct state_job *job)
 	if (!job)
 		return;
 	inet_hold_end(job);
+	look_free(job->look);
 	file_jobs_free(job->files);
 	buildids_free(job->ids);
 	contents_fini(&job->contents);
@@ -95,7 +98,7 @@ int state_check(struct state_process *p)
 
 int state_check_job(struct state_job *job, const pid_t *pids, size_t n)
 {
-	return pipes_check(job->files, pids, n);
+	return look_check(job->look, pids, n);
 }
 
 int state_prepare(struct state_process *p)

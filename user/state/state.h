@@ -89,7 +89,12 @@ static inline void cleanup_state_job(struct state_job **job)
  * state_job_finish(), once, after the last state_finish().
  */
 int state_check(struct state_process *p) _must_use_;
-/* After state_check() of all processes, while they run; @pids: all that are there by now. */
+/*
+ * After state_check() of all processes, while they run; @pids: all that are there by now.
+ * STATE_LOOK_AGAIN, in a moment and with those that are there then: something stands in the way
+ * that may be gone soon.
+ */
+#define STATE_LOOK_AGAIN 1
 int state_check_job(struct state_job *job, const pid_t *pids, size_t n) _must_use_;
 int state_prepare(struct state_process *p) _must_use_;
 int state_dump(struct state_process *p) _must_use_;

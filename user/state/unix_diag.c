@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Who a Unix socket's peer is, and who waits: /proc has no word of it. */
 #include <errno.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "state/fd_unix.h"
-
-#define ANSWER_MAX 65536
+#include "state/sock_diag.h"
 
 static uint32_t number_of(const struct rtattr *a, size_t at)
 {
@@ -46,17 +43,12 @@ static int take(const struct rtattr *a, struct unix_diag *out)
 	return 0;
 }
 
-static int take_answer(const struct nlmsghdr *h, size_t got, struct unix_diag *out)
+static int take_answer(const struct nlmsghdr *h, void *arg)
 {
 	const struct unix_diag_msg *msg = NLMSG_DATA(h);
+	struct unix_diag *out = arg;
 	int left, err = 0;
 
-	if (!NLMSG_OK(h, got))
-		return refuse(-EPROTO, "the kernel's answer about a socket makes no sense");
-	if (h->nlmsg_type == NLMSG_ERROR)
-		err = ((struct nlmsgerr *)NLMSG_DATA(h))->error;
-	if (err)
-		return err == -ENOENT ? err : fail(err, "ask for a socket's peer");
 	out->state = msg->udiag_state;
 	left = (int)(h->nlmsg_len - NLMSG_LENGTH(sizeof(*msg)));
 	for (const struct rtattr *a = (const struct rtattr *)(msg + 1); RTA_OK(a, left) && !err;
@@ -78,17 +70,9 @@ int unix_diag(uint32_t inode, struct unix_diag *out)
 		       .udiag_ino = inode,
 		       .udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN,
 		       .udiag_cookie = {~0u, ~0u}}};
-	_cleanup_fd_ int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	_cleanup_free_ char *answer = malloc(ANSWER_MAX);
-	ssize_t got;
+	int err;
 
 	*out = (struct unix_diag){0};
-	if (!answer)
-		return fail(-ENOMEM, "note a socket");
-	if (fd < 0 || send(fd, &ask, sizeof(ask), 0) != sizeof(ask))
-		return fail(-errno, "ask for a socket's peer");
-	got = recv(fd, answer, ANSWER_MAX, 0);
-	if (got < 0)
-		return fail(-errno, "ask for a socket's peer");
-	return take_answer((const struct nlmsghdr *)answer, (size_t)got, out);
+	err = sock_diag_ask(&ask.h, take_answer, out);
+	return err && err != -ENOENT ? fail(err, "ask for a socket's peer") : err;
 }

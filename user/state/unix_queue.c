@@ -234,6 +234,14 @@ static int peek_all(void *arg)
 	return 0;
 }
 
+/* The error would be told to us, and be gone. */
+int unix_queue_check(int type, bool reset, uint32_t received)
+{
+	return reset && type != SOCK_STREAM && received
+		       ? refuse(-EAGAIN, "a Unix socket holds an error and packets")
+		       : 0;
+}
+
 int unix_queue_dump(int fd, int type, const struct unix_diag *diag, Icp__UnixSocket *out,
 		    fd_vec *in_flight)
 {
@@ -249,10 +257,10 @@ int unix_queue_dump(int fd, int type, const struct unix_diag *diag, Icp__UnixSoc
 		.in_flight = in_flight};
 	_cleanup_free_ char *stack = malloc(STACK);
 	pid_t pid;
+	int err = unix_queue_check(type, out->reset, diag->received);
 
-	/* it would be told to us, and be gone */
-	if (out->reset && type != SOCK_STREAM && diag->received)
-		return refuse(-EAGAIN, "a Unix socket holds an error and packets");
+	if (err)
+		return err;
 	p.buf = mmap(NULL, p.room + page_size(), PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p.buf == MAP_FAILED || !stack)

@@ -27,6 +27,7 @@ struct member {
 
 struct world {
 	VEC(struct member) list;
+	struct unix_ends ends; /* the same */
 	bool made;
 };
 
@@ -40,6 +41,7 @@ void unix_free_restored(void *slot)
 		protobuf_c_message_free_unpacked(&m->sock->base, NULL);
 	}
 	vec_free(&w->list);
+	vec_free(&w->ends);
 	free(w);
 }
 
@@ -58,6 +60,20 @@ static bool wanted(const struct restore_job *job, const Icp__OpenFile *f)
 
 	return f->kind == FILE_UNIX &&
 	       (f->in_flight || files_number(job, f->id, &pid) != UINT32_MAX);
+}
+
+static int list_ends(const struct restore_job *job, struct world *w)
+{
+	vec_each (m, &w->list) {
+		struct unix_end *e = vec_push(&w->ends);
+
+		if (!e)
+			return fail(-ENOMEM, "prepare sockets");
+		*e = (struct unix_end){.inode = m->f->inode, .type = m->sock->type, .u = m->u};
+		e->fd = files_number(job, m->f->id, &e->pid);
+	}
+	unix_ends_sort(&w->ends);
+	return 0;
 }
 
 /* Unpack all of them. */
@@ -90,7 +106,7 @@ static int world_of(struct restore_job *job, struct world **out)
 		*m = (struct member){.f = all->files[i], .sock = sock, .fd = -1, .dead = -1};
 		m->u = sock->unix_socket;
 	}
-	return 0;
+	return list_ends(job, *out);
 }
 
 static struct member *listener_of(struct world *w, const struct member *client)
@@ -109,57 +125,15 @@ static bool same_name(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b
 
 /* ---- before anything is made ---- */
 
-static int outside(struct restore_job *job, const Icp__OpenFile *f, const char *what)
-{
-	uint32_t pid = 0, fd = files_number(job, f->id, &pid);
-
-	if (fd == UINT32_MAX)
-		return refuse(-EOPNOTSUPP,
-			      "a socket in flight %s: --no-restart saves the "
-			      "data only, --tcp-close saves it as closed",
-			      what);
-	return refuse(-EOPNOTSUPP,
-		      "pid %u: descriptor %u is a Unix socket %s, which can't be restarted: "
-		      "--tcp-close saves it as closed, --no-restart saves the data only",
-		      pid, fd, what);
-}
-
-static int verify_waiting(struct restore_job *job, struct world *w, const struct member *m)
-{
-	for (size_t i = 0; i < m->u->n_waiting; i++) {
-		const struct member *client = find(w, m->u->waiting[i]);
-
-		if (!m->u->waiting[i] || (client && client->u && client->u->unread))
-			return refuse(-EAGAIN,
-				      "a connection to a Unix socket has sent something and "
-				      "wasn't accepted yet: try again");
-		if (!client)
-			return outside(job, m->f,
-				       "that a process outside of the job waits to be "
-				       "connected to");
-	}
-	return 0;
-}
-
-static int verify_peer(struct restore_job *job, struct world *w, const struct member *m)
+static int verify_peer(struct world *w, const struct member *m)
 {
 	const struct member *peer = find(w, m->u->peer);
 
-	if (peer && (!peer->u || peer->sock->type != m->sock->type || peer == m))
-		return peer == m && m->sock->type == SOCK_DGRAM
-			       ? 0
-			       : refuse(-EBADMSG, "the peer of a socket makes no sense");
-	if (m->sock->type == SOCK_DGRAM)
-		return peer || !m->u->peer || m->u->peer_name.len
-			       ? 0
-			       : outside(job, m->f,
-					 "connected to a process outside of the job");
-	if (peer && peer->u->peer != m->f->inode)
+	if (!peer || (peer == m && m->sock->type == SOCK_DGRAM))
+		return 0;
+	if (peer == m || !peer->u || peer->sock->type != m->sock->type ||
+	    (m->sock->type != SOCK_DGRAM && peer->u->peer != m->f->inode))
 		return refuse(-EBADMSG, "the peer of a socket makes no sense");
-	if (m->u->peer && !peer)
-		return outside(job, m->f, "connected to a process outside of the job");
-	if (m->u->connected && !m->u->peer && !(m->u->shutdown & 1) && !listener_of(w, m))
-		return outside(job, m->f, "that waits for a process outside of the job");
 	return 0;
 }
 
@@ -193,9 +167,10 @@ int unix_verify(struct restore_job *job, const Icp__OpenFile *f)
 	     m->sock->type != SOCK_SEQPACKET) ||
 	    m->u->name.len > sizeof(((struct sockaddr_un *)0)->sun_path))
 		return refuse(-EOPNOTSUPP, "a Unix socket of which the image knows too little");
-	if (m->u->listening)
-		return verify_waiting(job, w, m);
-	err = verify_peer(job, w, m);
+	err = unix_ends_check(&w->ends, unix_ends_find(&w->ends, f->inode));
+	if (err || m->u->listening)
+		return err;
+	err = verify_peer(w, m);
 	return err ? err : verify_queue(job, m);
 }
 
