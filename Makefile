@@ -201,7 +201,7 @@ $(B)/tests/targets/core_target: | $(B)/tests/targets/libcore_target.so
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
 $(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
@@ -215,6 +215,11 @@ $(B)/.deps-%: scripts/install-deps
 $(B)/tests/bin/redis-server:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn /usr/bin/redis-check-rdb $@
+
+# Its package would start a service: only the program is taken out of it. Without it the test skips.
+$(B)/tests/bin/nginx:
+	@mkdir -p $(@D)
+	$(Q)scripts/unpack-program nginx usr/sbin/nginx $@
 
 # --- what people call --------------------------------------------------------------------------------------------------
 # The goals that begin with an empty machine install packages first, and only then let make look at what is there.

@@ -1,86 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Programs that people run, under load: checkpointed, killed, restarted, and their data checked. */
-#include <arpa/inet.h>
-#include <libgen.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/rebirth.h"
-
-#define PYTHON "/usr/bin/python3"
-
-static char scripts[PATH_MAX];
-
-static const char *script(const char *name)
-{
-	static char paths[2][PATH_MAX + 64];
-	static unsigned next;
-	char *path = paths[next++ % 2];
-
-	snprintf(path, sizeof(paths[0]), "%s/%s", scripts, name);
-	return path;
-}
-
-/* Versions of a job that doesn't wait for them; with @more (NULL at the end). */
-static void cut_with(const struct job *j, const char *const *more)
-{
-	const char *argv[16] = {built("icp-bpf"), "checkpoint", "--dir", j->repo, "--pid"};
-	size_t n = 5;
-	char pid[16];
-	struct run r;
-
-	snprintf(pid, sizeof(pid), "%d", j->pid);
-	argv[n++] = pid;
-	while (*more)
-		argv[n++] = *more++;
-	run_start(&r, NULL, argv);
-	run_wait(&r, 60);
-	if (!WIFEXITED(r.status) || WEXITSTATUS(r.status))
-		fail_msg("%s", run_text(r.err));
-	run_close(&r);
-}
-#define CUT(j, ...) cut_with((j), (const char *const[]){__VA_ARGS__, NULL})
-#define ROUNDS "--every", "1s", "--count", "3"
-
-/* A program to its end, which must be a good one. */
-static void succeeds(const char *const *argv)
-{
-	struct run r;
-
-	run_start(&r, NULL, argv);
-	run_wait(&r, 60);
-	if (!WIFEXITED(r.status) || WEXITSTATUS(r.status))
-		fail_msg("%s: %s %s", argv[0], run_text(r.out), run_text(r.err));
-	run_close(&r);
-}
-
-static void begin(const struct job *j, struct run *r, const char *version, const char *more)
-{
-	begin_restart(j, r, version, "direct", more);
-	if (!run_says(r, "\"phases\"", 30))
-		fail_msg("%s", run_text(r->err));
-}
-
-static void ends_well(struct run *r)
-{
-	run_wait(r, 60);
-	if (!WIFEXITED(r->status) || WEXITSTATUS(r->status))
-		fail_msg("status %#x: %s", r->status, run_text(r->err));
-	run_close(r);
-}
+#include "lib/program.h"
 
 /* ---- sqlite3 ---- */
 
 /* Files are not in a version, so nobody may write them after it: --kill. */
 static void transactions(struct job *j, const char *mode)
 {
-	const char *argv[] = {PYTHON, script("transactions.py"), mode, j->dir, NULL};
+	const char *argv[] = {PYTHON, program_script("transactions.py"), mode, j->dir, NULL};
 	struct run r;
 
 	start(j, argv);
@@ -90,10 +23,10 @@ static void transactions(struct job *j, const char *mode)
 	wait_for(j, "half");
 	CUT(j, "--kill");
 	kill_job(j);
-	begin(j, &r, "4", NULL);
+	begin_version(j, &r, "4", NULL);
 	touch(j, "go");
 	ends_well(&r);
-	succeeds((const char *[]){PYTHON, script("integrity.py"), in(j, "db"), NULL});
+	succeeds((const char *[]){PYTHON, program_script("integrity.py"), in(j, "db"), NULL});
 }
 
 static void test_sqlite_wal(void **state)
@@ -114,29 +47,18 @@ struct redis {
 	struct run tcp, local; /* clients */
 };
 
-static void free_port(char text[8])
-{
-	struct sockaddr_in name = {.sin_family = AF_INET,
-				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(name);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&name, len), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
-	snprintf(text, 8, "%d", ntohs(name.sin_port));
-	close(fd);
-}
-
 static void begin_client(struct run *r, const char *what, const char *where, const char *notes)
 {
-	const char *argv[] = {PYTHON, script("redis_load.py"), what, where, notes, NULL};
+	const char *argv[] = {PYTHON, program_script("redis_load.py"), what, where, notes,
+			      NULL};
 
 	run_start(r, NULL, argv);
 }
 
 static void client(const char *what, const char *where, const char *notes)
 {
-	const char *argv[] = {PYTHON, script("redis_load.py"), what, where, notes, NULL};
+	const char *argv[] = {PYTHON, program_script("redis_load.py"), what, where, notes,
+			      NULL};
 
 	succeeds(argv);
 }
@@ -206,7 +128,7 @@ static void test_redis_moved(void **state)
 	kill_job(s.job);
 	ends_well(&s.tcp);
 	ends_well(&s.local);
-	begin(s.job, &r, "4", NULL);
+	begin_version(s.job, &r, "4", NULL);
 	end_redis(&s, &r, "keys.tcp", "keys.unix");
 }
 
@@ -225,7 +147,7 @@ static void test_redis_rewound(void **state)
 	kill_job(s.job);
 	ends_well(&s.tcp);
 	ends_well(&s.local);
-	begin(s.job, &r, "4", "--files=rewind");
+	begin_version(s.job, &r, "4", "--files=rewind");
 	end_redis(&s, &r, "then.tcp", "then.unix");
 }
 
@@ -236,11 +158,10 @@ static void test_asyncio(void **state)
 {
 	struct job *j = *state;
 	char port[8];
-	const char *server[] = {PYTHON, script("asyncio_server.py"), "server", port, j->dir,
-				NULL};
+	const char *server[] = {
+		PYTHON, program_script("asyncio_server.py"), "server", port, j->dir, NULL};
 	const char *asks[] = {PYTHON, server[1], "client", port, j->dir, NULL};
 	struct run r, client;
-	pid_t group;
 
 	free_port(port);
 	start(j, server);
@@ -249,16 +170,9 @@ static void test_asyncio(void **state)
 	wait_for(j, "served");
 	CUT(j, ROUNDS);
 	CUT(j, "--kill");
-	group = j->pid;
-	kill_job(j);
+	end_group(j);
 	unlink(in(j, "served"));
-	begin_restart(j, &r, "4", "direct", NULL);
-	/* its children are ours now, and have their pids until we reap them: it waits for that */
-	nap_ms(300);
-	while (waitpid(-group, NULL, 0) > 0)
-		;
-	if (!run_says(&r, "\"phases\"", 30))
-		fail_msg("%s", run_text(r.err));
+	begin_version(j, &r, "4", NULL);
 	touch(j, "go");
 	ends_well(&client);
 	kill(r.pid, SIGTERM);
@@ -274,10 +188,8 @@ int main(void)
 		PROGRAM(test_redis_moved), PROGRAM(test_redis_rewound),
 		PROGRAM(test_asyncio),
 	};
-	char here[] = __FILE__, up[PATH_MAX];
 
-	snprintf(up, sizeof(up), "%s/../programs", dirname(here));
-	if (!realpath(up, scripts))
+	if (!program_scripts(__FILE__))
 		return 1;
 	adopt_orphans();
 	return cmocka_run_group_tests(tests, NULL, NULL);
