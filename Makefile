@@ -174,7 +174,8 @@ ptys_FLAGS := tests/targets/reborn_util.c
 $(B)/tests/targets/toiler $(B)/tests/targets/ticking: tests/targets/reborn_util.c tests/targets/reborn.h
 toiler_FLAGS := tests/targets/reborn_util.c
 ticking_FLAGS := tests/targets/reborn_util.c
-$(B)/tests/targets/barred $(B)/tests/targets/queued: tests/targets/reborn_util.c tests/targets/reborn.h
+$(patsubst %,$(B)/tests/targets/%,barred queued unseen): tests/targets/reborn_util.c tests/targets/reborn.h
+unseen_FLAGS := tests/targets/reborn_util.c
 barred_FLAGS := tests/targets/reborn_util.c
 queued_FLAGS := tests/targets/reborn_util.c
 

@@ -18,6 +18,9 @@ int io_read_file(int dirfd, const char *path, char **data, size_t *len) _must_us
 /* Read to the end of @fd, as above. */
 int io_read_all(int fd, char **data, size_t *len) _must_use_;
 
+/* openat(2) for reading, without a trace in the times of the file where that is allowed. Bare -1 with errno. */
+int io_open_unseen(int dirfd, const char *path, int flags) _must_use_;
+
 /* Read or write exactly @len bytes; -ENODATA when the file ends early. */
 int io_read_full(int fd, void *data, size_t len) _must_use_;
 int io_pread_full(int fd, void *data, size_t len, off_t at) _must_use_;

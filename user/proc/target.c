@@ -126,7 +126,7 @@ static int read_identity(struct target *t)
 static int check_class(const struct target *t)
 {
 	unsigned char ident[EI_NIDENT];
-	_cleanup_fd_ int fd = openat(t->proc_fd, "exe", O_RDONLY | O_CLOEXEC);
+	_cleanup_fd_ int fd = io_open_unseen(t->proc_fd, "exe", 0);
 
 	if (fd < 0 || io_read_full(fd, ident, sizeof(ident)) || memcmp(ident, ELFMAG, SELFMAG))
 		return 0;

@@ -126,7 +126,7 @@ static bool look(const struct target *t, const struct vma *v, struct file_id *ou
 	if (!S_ISREG(st.st_mode))
 		return true;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	file = open(path, O_RDONLY | O_CLOEXEC);
+	file = io_open_unseen(AT_FDCWD, path, 0);
 	if (file >= 0)
 		buildid_read(file, out);
 	return true;

@@ -57,7 +57,7 @@ int contents_note(struct state_process *p, const struct fd_info *f, bool frozen)
 		/* not a copy of the descriptor: finding the data moves the offset */
 		snprintf(path, sizeof(path), "fd/%d", f->fd);
 		*c = (struct state_content){.dev = dev, .inode = f->st.st_ino};
-		c->fd = openat(p->target->proc_fd, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		c->fd = io_open_unseen(p->target->proc_fd, path, O_NONBLOCK);
 		c->path = strdup(f->path);
 		if (c->fd < 0 && errno == ENOENT && !frozen) { /* closed meanwhile */
 			free(c->path);

@@ -86,7 +86,7 @@ static int read_exe(struct state_process *p, struct early *e)
 
 	if (err) /* none: it ended a moment ago */
 		return fail(err == -ENOENT ? -ESRCH : err, "read its exe link");
-	fd = openat(p->target->proc_fd, "exe", O_RDONLY | O_CLOEXEC);
+	fd = io_open_unseen(p->target->proc_fd, "exe", 0);
 	if (fd >= 0)
 		buildid_read(fd, &e->exe_id);
 	return 0;
