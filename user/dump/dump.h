@@ -28,6 +28,7 @@
 #include "track/tracker.h"
 
 struct dump;
+struct state_smaps;
 
 enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 
@@ -54,6 +55,7 @@ struct dump_config {
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	dump_segment_ctls *segment_ctls; /* borrowed, or NULL */
 	bool shm_detached; /* save segments that the job made and does not attach, too */
+	bool ipc_unused;   /* and semaphore sets and queues that nobody has used yet */
 	bool paranoid;	   /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;		/* "" for none */
@@ -79,6 +81,7 @@ struct dump_source {
 	struct ctl **
 		ctl; /* the owner's copy of the control structure, used if it is of config.parent; left empty if the
 				   version fails, of the new version else. NULL: there is no owner's copy */
+	struct state_smaps *smaps; /* the owner's, or NULL */
 	uint32_t
 		since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };

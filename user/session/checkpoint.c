@@ -62,6 +62,7 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 		.since = &p->since,
 		.taken = &p->unsampled,
 		.ctl = &p->ctl,
+		.smaps = &p->smaps,
 		.since_version = p->since_version,
 	};
 	p->in_dump = true;
@@ -174,6 +175,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.paranoid = r->paranoid,
 		.segment_ctls = &s->segment_ctls,
 		.shm_detached = r->shm_detached,
+		.ipc_unused = r->ipc_unused,
 		.codec = r->codec,
 		.label = r->label,
 		.progress = &s->progress,
