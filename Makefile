@@ -239,7 +239,8 @@ help:
 	@echo 'make check-fresh  both of them in a minimal Debian 12 made by debootstrap (root)'
 	@echo 'make              build/icp-bpf'
 	@echo 'make tests        build everything that check runs'
-	@echo 'make bench        measure ratios and keep them in docs/results.md'
+	@echo 'make bench        measure ratios and keep them in docs/results/runs.md'
+	@echo 'make results      run all studies, with plots, for docs/results.md (half an hour)'
 	@echo 'make fuzz         the parsers of untrusted bytes, FUZZ_SECONDS ($(FUZZ_SECONDS)) each'
 	@echo 'make lint         clang-tidy, cppcheck, clang-format'
 	@echo 'make install      to PREFIX ($(PREFIX)), below DESTDIR; make uninstall removes it'
@@ -292,6 +293,12 @@ bench:
 	@scripts/install-deps check
 	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/unit/image/test_bench $(TGT_BIN)
 	@tests/bench/run --build $(B) $(BENCH)
+
+.PHONY: results
+results:
+	@scripts/install-deps results
+	$(AGAIN) $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/unit/image/test_bench $(TGT_BIN)
+	@tests/bench/run --build $(B) --studies $(BENCH)
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
 # Not the generated code.

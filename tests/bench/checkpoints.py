@@ -36,9 +36,14 @@ class Load:
 
 
 def checkpoint(args, load, folder, *more):
-    out = subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--no-restart", "--pid", str(load.pid), "--dir", folder, "--json",
-                          *more], check=True, capture_output=True, text=True).stdout
-    return json.loads(out)
+    return versions(args, load.pid, folder, *more)[-1]
+
+
+def versions(args, pid, folder, *more):
+    """What icp-bpf says of each version; its errors are for the user."""
+    out = subprocess.run([os.path.join(args.build, "icp-bpf"), "checkpoint", "--no-restart", "--pid", str(pid), "--dir", folder, "--json",
+                          *more], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [json.loads(line) for line in out.splitlines()]
 
 
 def repository():

@@ -4,7 +4,8 @@
  * processes attach: the others are children that do nothing. "private": such children, but memory that they don't have. Fills its memory with random data, prints "ready", then obeys lines on stdin
  * and answers each with one line:
  *     rate N    write N random pages a second from now on (0: none)
- *     dirty N   write N different pages once
+ *     dirty N   write N different pages once, spread over all of it
+ *     together N  write N pages once, one after the other
  *     memcpy    milliseconds to copy all of it into populated memory
  *     write F   milliseconds to write all of it into the new file F, in pieces of 256 KiB; removes it
  */
@@ -80,6 +81,14 @@ static void dirty(char *mem, size_t pages, size_t n)
 		*(uint64_t *)(mem + (first + i * stride) % pages * PAGE) = next();
 }
 
+static void together(char *mem, size_t pages, size_t n)
+{
+	size_t first = next() % (pages - n + 1);
+
+	for (size_t i = 0; i < n; i++)
+		*(uint64_t *)(mem + (first + i) * PAGE) = next();
+}
+
 static void obey(char *mem, size_t size, char *line, long *rate)
 {
 	line[strcspn(line, "\n")] = 0;
@@ -88,6 +97,9 @@ static void obey(char *mem, size_t size, char *line, long *rate)
 		puts("ok");
 	} else if (!strncmp(line, "dirty ", 6)) {
 		dirty(mem, size / PAGE, (size_t)atol(line + 6));
+		puts("ok");
+	} else if (!strncmp(line, "together ", 9) && (size_t)atol(line + 9) <= size / PAGE) {
+		together(mem, size / PAGE, (size_t)atol(line + 9));
 		puts("ok");
 	} else if (!strcmp(line, "memcpy")) {
 		printf("%.3f\n", time_memcpy(mem, size));
