@@ -318,9 +318,25 @@ static char *list_fds(pid_t pid)
 	return text;
 }
 
+/* A program that has just said that it is ready may still have open what it said it with. */
+static char *settled_fds(pid_t pid)
+{
+	char *fds = list_fds(pid), *again;
+
+	for (int same = 0; same < 3; same++) {
+		nap_ms(5);
+		again = list_fds(pid);
+		if (strcmp(again, fds))
+			same = -1;
+		free(fds);
+		fds = again;
+	}
+	return fds;
+}
+
 void outside_look(struct outside *o, pid_t pid)
 {
-	o->fds = list_fds(pid);
+	o->fds = settled_fds(pid);
 	o->maps = file_text("/proc/%d/maps", pid);
 }
 
