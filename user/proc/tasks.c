@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/io.h"
 
@@ -122,6 +124,30 @@ uint64_t tasks_start_time(pid_t pid)
 		   &state, &start) != 2)
 		return 0;
 	return state == 'Z' || state == 'X' ? 0 : start;
+}
+
+uint64_t tasks_age_ns(pid_t pid)
+{
+	uint64_t ticks = tasks_start_time(pid), began, now;
+	struct timespec boot;
+
+	if (!ticks || clock_gettime(CLOCK_BOOTTIME, &boot))
+		return 0;
+	began = ticks * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+	now = (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec;
+	return now > began ? now - began : 0;
+}
+
+uint64_t tasks_resident(pid_t pid)
+{
+	_cleanup_free_ char *text = NULL;
+	unsigned long pages = 0;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	if (io_read_file(AT_FDCWD, path, &text, NULL) || sscanf(text, "%*u %lu", &pages) != 1)
+		return 0;
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 bool tasks_comm(pid_t pid, char comm[16])

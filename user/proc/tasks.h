@@ -26,6 +26,10 @@ char tasks_state(pid_t pid);
 
 /* Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is dead. */
 uint64_t tasks_start_time(pid_t pid);
+/* For how long it has been there, in steps of clock ticks; 0 when there is no such process. */
+uint64_t tasks_age_ns(pid_t pid);
+/* Its resident memory, in bytes; 0 when there is no such process. */
+uint64_t tasks_resident(pid_t pid);
 /* Its name; false when there is no such process. */
 bool tasks_comm(pid_t pid, char comm[16]);
 
