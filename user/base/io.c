@@ -11,7 +11,8 @@ int io_open_unseen(int dirfd, const char *path, int flags)
 	int fd = openat(dirfd, path, O_RDONLY | O_NOATIME | O_CLOEXEC | flags);
 
 	/* somebody else's, without CAP_FOWNER */
-	return fd < 0 && errno == EPERM ? openat(dirfd, path, O_RDONLY | O_CLOEXEC | flags) : fd;
+	return fd < 0 && errno == EPERM ? openat(dirfd, path, O_RDONLY | O_CLOEXEC | flags)
+					: fd;
 }
 
 int io_read_all(int fd, char **data, size_t *len)

@@ -88,13 +88,10 @@ static int freeze_list(const struct dump *d, pid_list *out)
 int dump_freeze(struct dump *d, pid_list *strangers)
 {
 	_cleanup_(free_pids) pid_list pids = {0};
-	_cleanup_free_ struct warden_thread *threads = NULL;
 	uint64_t start;
-	size_t n;
 	int err = 0;
 
 	d->config.progress->phase = "freeze";
-	strangers->n = 0;
 	start = now_ns();
 	for (int attempt = 0; attempt < 5; attempt++) { /* one of them may end in this moment */
 		err = freeze_list(d, &pids);
@@ -111,15 +108,28 @@ int dump_freeze(struct dump *d, pid_list *strangers)
 		return err;
 	d->frozen = true;
 	d->frozen_ns = start;
-	err = warden_threads(d->config.warden, &threads, &n);
+	return dump_go_on(d, strangers);
+}
+
+int dump_go_on(struct dump *d, pid_list *strangers)
+{
+	_cleanup_free_ struct warden_thread *threads = NULL;
+	size_t n;
+	int err = warden_threads(d->config.warden, &threads, &n);
+
+	strangers->n = 0;
 	if (!err)
 		err = sort_threads(d, threads, n, strangers);
-	d->result.phase.freeze_ns = now_ns() - start;
-	if (err || !strangers->n)
-		return err;
+	d->result.phase.freeze_ns = now_ns() - d->frozen_ns;
+	return err || !strangers->n ? err : -EAGAIN;
+}
+
+int dump_thaw(struct dump *d)
+{
 	d->frozen = false;
-	err = warden_thaw(d->config.warden, NULL);
-	return err ? err : -EAGAIN;
+	for (size_t i = 0; i < d->procs.n; i++)
+		d->procs.data[i]->stream.last.n = 0;
+	return warden_thaw(d->config.warden, NULL);
 }
 
 /* Every lock of the mm's lock is ours or a kernel-mode write fault's, nothing was lost, no vfork child runs in this memory. */

@@ -196,22 +196,24 @@ static int add_shared(struct dump_proc *p)
 	return err ? err : dirty_join(&p->stream.todo, &shared);
 }
 
+static int first_rounds_of(struct dump *d, struct dump_proc *p)
+{
+	int err = take_running(d, p);
+
+	if (!err)
+		err = first_round(d, p);
+	if (!err)
+		err = add_shared(p);
+	return lost(p, err);
+}
+
 static int first_rounds(struct dump *d)
 {
 	int err = 0;
 
-	for (size_t i = 0; !err && i < d->procs.n; i++) {
-		struct dump_proc *p = d->procs.data[i];
-
-		if (p->gone)
-			continue;
-		err = take_running(d, p);
-		if (!err)
-			err = first_round(d, p);
-		if (!err)
-			err = add_shared(p);
-		err = lost(p, err);
-	}
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		if (!d->procs.data[i]->gone)
+			err = first_rounds_of(d, d->procs.data[i]);
 	if (!err)
 		err = segments_find_detached(d);
 	if (!err)
@@ -340,6 +342,23 @@ int dump_precopy(struct dump *d)
 			!d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);
 	d->precopied = !err;
 	return err;
+}
+
+int dump_add_frozen(struct dump *d, const struct dump_source *source)
+{
+	struct dump_proc *p;
+	int err = dump_add(d, source);
+
+	p = err ? NULL : d->procs.data[d->procs.n - 1];
+	if (err || p->gone)
+		return err;
+	err = first_rounds_of(d, p);
+	if (!err && !p->gone) /* into memory, with what the others wrote last */
+		err = dirty_join(&p->stream.last, &p->stream.todo);
+	p->stream.todo.n = 0;
+	if (!err && !p->gone)
+		err = populated_of(p, &p->stream.populated, &p->stream.compare);
+	return err ? wrap(err, "dump pid %d", source->target->pid) : 0;
 }
 
 void dump_close(struct dump *d)

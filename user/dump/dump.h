@@ -7,7 +7,8 @@
  *     dump_open       begins the version
  *     dump_add        each process of the job
  *     dump_precopy    copies what is dirty while the job runs, again and again until little is left
- *     dump_freeze     stops every thread of every process; -EAGAIN: there are processes that were not added
+ *     dump_freeze     stops every thread of every process; -EAGAIN: there are processes that were not added. They may be
+ *                     now (dump_add_frozen, dump_go_on), or when all run again (dump_thaw)
  *     dump_collect    last dirty set and registers, into memory
  *     dump_release    thaw: the pause ends (a job that is to be killed or left stopped waits for the commit)
  *     dump_write      the rest of the pages, the control structures
@@ -119,8 +120,14 @@ int dump_check(const struct dump_config *config) _must_use_;
 int dump_open(const struct dump_config *config, struct dump **out) _must_use_;
 int dump_add(struct dump *d, const struct dump_source *source) _must_use_;
 int dump_precopy(struct dump *d) _must_use_;
-/* -EAGAIN (bare): the job was thawed again, and @strangers lists the processes to add before the next attempt. */
+/* -EAGAIN (bare): @strangers lists processes that are frozen, too, and were not added. */
 int dump_freeze(struct dump *d, pid_list *strangers) _must_use_;
+/* One of them: all of it is copied, in the pause. */
+int dump_add_frozen(struct dump *d, const struct dump_source *source) _must_use_;
+/* They were added: as dump_freeze(). */
+int dump_go_on(struct dump *d, pid_list *strangers) _must_use_;
+/* Not all could be: the job runs, the next is dump_precopy() again. */
+int dump_thaw(struct dump *d) _must_use_;
 int dump_collect(struct dump *d) _must_use_;
 int dump_release(struct dump *d, enum dump_release_how how) _must_use_;
 int dump_write(struct dump *d) _must_use_;

@@ -42,7 +42,7 @@ static inline void cleanup_warden(struct warden **w)
 /*
  * Stop @pid for about 0.1 ms, make it create a userfaultfd (O_CLOEXEC | O_NONBLOCK, and
  * USER_MODE_ONLY when the target may not have the full one), bring the descriptor here, close
- * it there, let it run on.
+ * it there, let it run on. One that is frozen stays so; while a job is, no other one can be asked.
  * @uffd: the new descriptor, O_CLOEXEC, owned by the caller; UFFDIO_API was not done yet.
  * @stopped_ns: how long the target's threads were stopped; may be NULL.
  * Refuses: already traced (names the tracer), seccomp in the way and not suspendable, a 32-bit

@@ -133,6 +133,16 @@ static int check_class(pid_t pid)
 	return 0;
 }
 
+/* A process that died while frozen is reaped by its parent, and its number may belong to
+ * somebody else by now. */
+static bool proc_alive(struct freeze *f, pid_t pid)
+{
+	vec_each (t, &f->threads)
+		if (t->pid == pid && t->state == TRACEE_STOPPED)
+			return true;
+	return false;
+}
+
 static int try_uffd(struct server *s, const struct warden_request *q, struct warden_reply *r,
 		    int *fd)
 {
@@ -140,7 +150,7 @@ static int try_uffd(struct server *s, const struct warden_request *q, struct war
 	uint64_t insn = 0;
 	int err = freeze_check(q->id, s->freeze.owner);
 
-	if (!err && s->frozen)
+	if (!err && s->frozen && !proc_alive(&s->freeze, q->id))
 		err = refuse(-EBUSY, "a job is frozen");
 	if (!err)
 		err = check_class(q->id);
@@ -151,12 +161,12 @@ static int try_uffd(struct server *s, const struct warden_request *q, struct war
 	pidfd = (int)syscall(SYS_pidfd_open, q->id, 0);
 	if (pidfd < 0)
 		return fail(-errno, "open process %d", q->id);
-	err = freeze_most(&s->freeze, q->id);
+	err = s->frozen ? 0 : freeze_most(&s->freeze, q->id);
 	if (err)
 		return err;
 	err = -ESRCH;
 	vec_each (t, &s->freeze.threads) {
-		if (t->state != TRACEE_STOPPED)
+		if (t->pid != q->id || t->state != TRACEE_STOPPED)
 			continue;
 		err = make_uffd(t, insn, pidfd, &uffd);
 		/* Another thread may be able to: this one was killed, or intercepts its calls.
@@ -164,9 +174,11 @@ static int try_uffd(struct server *s, const struct warden_request *q, struct war
 		if (err != -ESRCH && err != -EBUSY)
 			break;
 	}
-	r->ns = s->freeze.since;
-	freeze_release(&s->freeze);
-	r->ns = now_ns() - r->ns;
+	if (!s->frozen) {
+		r->ns = s->freeze.since;
+		freeze_release(&s->freeze);
+		r->ns = now_ns() - r->ns;
+	}
 	if (err == -ESRCH)
 		return refuse(err, "process %d has exited", q->id);
 	if (err)
@@ -368,16 +380,6 @@ static int serve_thaw(struct server *s, struct warden_reply *r)
 	thaw(s);
 	r->ns = now_ns() - since;
 	return 0;
-}
-
-/* A process that died while frozen is reaped by its parent, and its number may belong to
- * somebody else by now. */
-static bool proc_alive(struct freeze *f, pid_t pid)
-{
-	vec_each (t, &f->threads)
-		if (t->pid == pid && t->state == TRACEE_STOPPED)
-			return true;
-	return false;
 }
 
 static int signal_all(struct server *s, int sig)

@@ -135,6 +135,30 @@ int64_t tasks_began(uint64_t start_time)
 	return now.tv_sec - up.tv_sec + (int64_t)(start_time / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
+uint64_t tasks_age_ns(pid_t pid)
+{
+	uint64_t ticks = tasks_start_time(pid), began, now;
+	struct timespec boot;
+
+	if (!ticks || clock_gettime(CLOCK_BOOTTIME, &boot))
+		return 0;
+	began = ticks * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+	now = (uint64_t)boot.tv_sec * 1000000000u + (uint64_t)boot.tv_nsec;
+	return now > began ? now - began : 0;
+}
+
+uint64_t tasks_resident(pid_t pid)
+{
+	_cleanup_free_ char *text = NULL;
+	unsigned long pages = 0;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	if (io_read_file(AT_FDCWD, path, &text, NULL) || sscanf(text, "%*u %lu", &pages) != 1)
+		return 0;
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 bool tasks_comm(pid_t pid, char comm[16])
 {
 	_cleanup_free_ char *text = NULL;

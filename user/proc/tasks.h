@@ -28,6 +28,10 @@ char tasks_state(pid_t pid);
 uint64_t tasks_start_time(pid_t pid);
 /* When that was, in seconds since 1970; right to a second or two. */
 int64_t tasks_began(uint64_t start_time);
+/* For how long it has been there, in steps of clock ticks; 0 when there is no such process. */
+uint64_t tasks_age_ns(pid_t pid);
+/* Its resident memory, in bytes; 0 when there is no such process. */
+uint64_t tasks_resident(pid_t pid);
 /* Its name; false when there is no such process. */
 bool tasks_comm(pid_t pid, char comm[16]);
 

@@ -12,7 +12,10 @@
 
 #define DEADLINE_MS 5000
 #define DEADLINE_HOLD_MS 3600000 /* --kill, --leave-frozen: the job waits for the commit */
-#define ATTEMPTS 40		 /* a job that forks faster than we attach */
+#define ATTEMPTS 40
+/* Bytes of memory to copy in the pause; twice as much each time. */
+#define TAKE_IN (16u << 20)
+#define TAKE_IN_MAX (256u << 20)
 
 /* The trees of @roots, complete as far as /proc shows it now; all of them are followed afterwards. */
 static int follow_trees(struct session *s, const struct checkpoint_request *r, pid_list *out)
@@ -27,9 +30,10 @@ static int follow_trees(struct session *s, const struct checkpoint_request *r, p
 		if (err)
 			return err;
 		for (size_t k = 0; k <= tree.n; k++) {
+			bool young = k < tree.n && tasks_age_ns(tree.data[k]) < YOUNG_NS;
 			pid_t *slot;
 
-			if (k < tree.n && session_add(s, tree.data[k])) {
+			if (k < tree.n && !young && session_add(s, tree.data[k])) {
 				err_clear(); /* a zombie, or ended in this moment: the freeze tells */
 				continue;
 			}
@@ -42,7 +46,8 @@ static int follow_trees(struct session *s, const struct checkpoint_request *r, p
 	return 0;
 }
 
-static int add_to_dump(struct session *s, struct dump *d, const struct repo *repo, pid_t pid)
+static int add_to_dump(struct session *s, struct dump *d, const struct repo *repo, pid_t pid,
+		       int (*add)(struct dump *d, const struct dump_source *source))
 {
 	struct tracked *p = session_find(s, pid);
 	struct dump_source source;
@@ -66,7 +71,7 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 		.since_version = p->since_version,
 	};
 	p->in_dump = true;
-	return dump_add(d, &source);
+	return add(d, &source);
 }
 
 static int add_all(struct session *s, struct dump *d, const struct repo *repo,
@@ -75,7 +80,7 @@ static int add_all(struct session *s, struct dump *d, const struct repo *repo,
 	int err = 0;
 
 	for (size_t i = 0; !err && i < pids->n; i++)
-		err = add_to_dump(s, d, repo, pids->data[i]);
+		err = add_to_dump(s, d, repo, pids->data[i], dump_add);
 	return err;
 }
 
@@ -95,24 +100,61 @@ static int add_strangers(struct session *s, struct dump *d, const struct repo *r
 	return add_all(s, d, repo, strangers);
 }
 
+/*
+ * Those that the freeze found are attached to while they stand still, and copied in the pause: a job that starts
+ * one process after the other would never be caught otherwise. -EAGAIN (bare): not all of them, they are
+ * too large for that, or can't be attached to now.
+ */
+static int take_in(struct session *s, struct dump *d, const struct repo *repo,
+		   const pid_list *strangers, uint64_t most)
+{
+	pid_list left = {0};
+	int err = 0;
+
+	vec_each (pid, strangers) {
+		uint64_t bytes = tasks_resident(*pid);
+
+		if (bytes > most)
+			return -EAGAIN;
+		most -= bytes;
+	}
+	for (size_t i = 0; i < strangers->n && !err; i++) {
+		if (session_add(s, strangers->data[i])) {
+			err_clear();
+			return -EAGAIN;
+		}
+		err = add_to_dump(s, d, repo, strangers->data[i], dump_add_frozen);
+	}
+	if (!err)
+		err = dump_go_on(d, &left);
+	free_pids(&left);
+	return err;
+}
+
 /* Pre-copy and freeze, until nothing is in the freeze that must not be there. */
 static int freeze_known(struct session *s, struct dump *d, const struct repo *repo)
 {
 	_cleanup_(free_pids) pid_list strangers = {0};
 	char why[256] = "the job starts new processes faster than they can be attached to";
+	uint64_t most = TAKE_IN;
 
 	for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
 		int err = dump_precopy(d);
 
-		strangers.n = 0;
+		if (err)
+			return err;
+		err = dump_freeze(d, &strangers);
+		if (err != -EAGAIN || !strangers.n)
+			return err;
+		err = take_in(s, d, repo, &strangers, most);
+		if (err != -EAGAIN)
+			return err;
+		err = dump_thaw(d);
 		if (!err)
-			err = dump_freeze(d, &strangers);
-		if (!err)
-			return 0;
-		if (err == -EAGAIN && strangers.n)
 			err = add_strangers(s, d, repo, &strangers, why, sizeof(why));
 		if (err)
 			return err;
+		most = most < TAKE_IN_MAX ? 2 * most : most;
 	}
 	return refuse(-EBUSY, "%s", why);
 }

@@ -44,6 +44,10 @@ struct tracked *session_find(struct session *s, pid_t pid);
 
 /* Follow one more process; 0 when it is followed already. */
 int session_add(struct session *s, pid_t pid) _must_use_;
+/* A child that ends or execs at once is not worth stopping: it gets this long first. */
+#define NEWCOMER_NS 20000000u
+/* ... and is left to the freeze, which finds it. */
+#define YOUNG_NS 100000000u
 /* Take in events and lay-out changes, so that every tracker belongs to its process's present memory. */
 int session_catch_up(struct session *s) _must_use_;
 

@@ -11,9 +11,6 @@
 #include "base/page.h"
 #include "proc/tasks.h"
 
-/* A child that ends or execs at once is not worth stopping: it gets this long first. */
-#define NEWCOMER_NS 20000000u
-
 struct tracked *session_find(struct session *s, pid_t pid)
 {
 	vec_each (p, &s->processes)
@@ -70,6 +67,8 @@ static int add_descendants(struct session *s, pid_t pid, bool must)
 			return err;
 		before = s->processes.n;
 		for (size_t i = 0; i < list.n; i++) {
+			if (s->config.checkpoints && tasks_age_ns(list.data[i]) < YOUNG_NS)
+				continue;
 			err = session_add(s, list.data[i]);
 			if (err && err != -ESRCH && must)
 				return err;
