@@ -168,6 +168,8 @@ $(B)/tests/targets/wire: tests/targets/reborn_util.c tests/targets/reborn.h
 wire_FLAGS := tests/targets/reborn_util.c
 $(B)/tests/targets/clocks: tests/targets/reborn_util.c tests/targets/reborn.h
 clocks_FLAGS := tests/targets/reborn_util.c
+$(B)/tests/targets/ipc_kinds: tests/targets/reborn_util.c tests/targets/reborn.h
+ipc_kinds_FLAGS := tests/targets/reborn_util.c
 $(B)/tests/targets/unixes $(B)/tests/targets/ptys: tests/targets/reborn_util.c tests/targets/reborn.h
 unixes_FLAGS := tests/targets/reborn_util.c
 ptys_FLAGS := tests/targets/reborn_util.c

@@ -10,51 +10,7 @@
 #include "lib/oracle.h"
 #include "lib/rebirth.h"
 
-#include "proc/tasks.h"
-
 #define ROUNDS 40
-
-/* Descendants of that name that are no zombies. */
-static size_t named(const char *name, pid_t *pids, size_t max)
-{
-	pid_list all = {0};
-	size_t n = 0;
-
-	assert_int_equal(tasks_descendants(getpid(), &all), 0);
-	vec_each (p, &all) {
-		char *comm = file_text("/proc/%d/comm", *p);
-		bool is = comm && !strncmp(comm, name, strlen(name));
-		char state = tasks_state(*p);
-
-		free(comm);
-		if (is && state && state != 'Z' && state != 'X' && n < max)
-			pids[n++] = *p;
-	}
-	free_pids(&all);
-	return n;
-}
-
-/* How many processes of the job run on once icp-bpf and all of its are gone, but for an init. */
-static size_t survivors(pid_t *pids)
-{
-	double end = seconds_now() + 30;
-	bool settled = false;
-	size_t n = 0;
-
-	while (!settled && seconds_now() < end) {
-		pid_t left[8];
-
-		while (waitpid(-1, NULL, WNOHANG) > 0)
-			;
-		nap_ms(1);
-		n = named("writer", pids, 8);
-		settled = n != 1 && named("icp-bpf", left, 8) <= (n > 0);
-		for (size_t i = 0; i < n; i++)
-			settled &= status_number(pids[i], "TracerPid") == 0;
-	}
-	assert_true(settled || n == 1);
-	return n;
-}
 
 /* Kill at moments spread over the time that one takes. Returns how often all of it was there. */
 static unsigned kill_at_random(struct job *j, const char *more)
@@ -80,7 +36,7 @@ static unsigned kill_at_random(struct job *j, const char *more)
 		kill(r.pid, SIGKILL);
 		run_wait(&r, 30);
 		run_close(&r);
-		n = survivors(pids);
+		n = survivors("writer", 2, pids, 8);
 		if (n != 0 && n != 2)
 			fail_msg("round %u: %zu processes of 2", i, n);
 		whole += n == 2;
@@ -148,7 +104,7 @@ static void test_builder_killed(void **state)
 		kill(-r.pid, SIGKILL);
 		run_wait(&r, 30);
 		run_close(&r);
-		n = survivors(pids);
+		n = survivors("writer", 2, pids, 8);
 		assert_true(n == 0 || n == 2);
 		for (size_t k = n; k--;)
 			kill(pids[k], SIGKILL);

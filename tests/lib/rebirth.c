@@ -202,6 +202,46 @@ void kill_job(struct job *j)
 	j->pid = 0;
 }
 
+size_t named(const char *name, pid_t *pids, size_t max)
+{
+	pid_list all = {0};
+	size_t n = 0;
+
+	assert_int_equal(tasks_descendants(getpid(), &all), 0);
+	vec_each (p, &all) {
+		char *comm = file_text("/proc/%d/comm", *p);
+		bool is = comm && !strncmp(comm, name, strlen(name));
+		char state = tasks_state(*p);
+
+		free(comm);
+		if (is && state && state != 'Z' && state != 'X' && n < max)
+			pids[n++] = *p;
+	}
+	free_pids(&all);
+	return n;
+}
+
+size_t survivors(const char *name, size_t whole, pid_t *pids, size_t max)
+{
+	double end = seconds_now() + 30;
+	bool settled = false;
+	size_t n = 0;
+
+	while (!settled && seconds_now() < end) {
+		pid_t left[8];
+
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		nap_ms(1);
+		n = named(name, pids, max);
+		settled = (!n || n == whole) && named("icp-bpf", left, 8) <= (n > 0);
+		for (size_t i = 0; i < n; i++)
+			settled &= status_number(pids[i], "TracerPid") == 0;
+	}
+	assert_true(settled || (n && n != whole));
+	return n;
+}
+
 void play(struct job *j, const char *scene)
 {
 	static const char *const versions[] = {"1", "2", "3"};

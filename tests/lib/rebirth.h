@@ -38,6 +38,12 @@ void cut(const struct job *j);
 /* Kill and reap a process and its descendants; the job. */
 void end_job(pid_t pid);
 void kill_job(struct job *j);
+
+/* Our descendants of that name that are no zombies. */
+size_t named(const char *name, pid_t *pids, size_t max);
+/* How many processes of the name run on once a killed icp-bpf and all of its are gone (but for an init): none or @whole, or
+ * there is something wrong. */
+size_t survivors(const char *name, size_t whole, pid_t *pids, size_t max);
 /* Start a restart; @more: one more option, or NULL. */
 void begin_restart(const struct job *j, struct run *r, const char *version, const char *lookup,
 		   const char *more);

@@ -69,6 +69,7 @@ void builder_forget(struct restore *r)
 {
 	close(r->builder->news);
 	close(r->builder->go);
+	close(r->builder->keeper);
 }
 
 /* Programs look into /proc for themselves: that of the namespace, seen by nobody else. */
@@ -359,7 +360,8 @@ static int start(struct restore *r, struct site *s)
 
 int restart(const struct restart_config *config, struct restart_result *out)
 {
-	struct builder builder = {-1, -1, 0};
+	struct builder builder = {-1, -1, -1, 0};
+	struct ipc_keeper keeper;
 	struct restore r = {.config = config,
 			    .result = out,
 			    .builder = &builder,
@@ -370,7 +372,10 @@ int restart(const struct restart_config *config, struct restart_result *out)
 	int err;
 
 	*out = (struct restart_result){.status_fd = -1, .pages_fd = -1};
-	err = tasks_descendants(getpid(), &s.mine);
+	err = ipc_keeper_start(&keeper);
+	builder.keeper = keeper.sock;
+	if (!err)
+		err = tasks_descendants(getpid(), &s.mine);
 	/* what a failure leaves behind comes to us */
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	if (!err)
@@ -382,6 +387,7 @@ int restart(const struct restart_config *config, struct restart_result *out)
 		if (err)
 			sweep(&s);
 	}
+	ipc_keeper_end(&keeper);
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	if (!err)
 		out->status_fd = take_fd(&s.status);

@@ -18,6 +18,7 @@
 /* Its ends of the pipes to icp-bpf. */
 struct builder {
 	int news, go;
+	int keeper;   /* of System V objects */
 	pid_t parent; /* also of the job's first processes */
 };
 

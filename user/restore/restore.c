@@ -117,7 +117,8 @@ static int check(struct restore *r)
 		name_note(r);
 	r->job.ipc = (struct ipc_how){.existing = r->config->shm_existing,
 				      .new_namespace = r->config->new_ipc_namespace,
-				      .note = r->ipc_note};
+				      .note = r->ipc_note,
+				      .keeper = r->builder->keeper};
 	if (!err)
 		err = restore_job_init(&r->job, r->manifest);
 	if (!err)
@@ -265,6 +266,8 @@ static int release(struct restore *r)
 		err = files_restore_rewind(&r->job);
 	if (!err)
 		err = builder_commit(r);
+	if (!err)
+		ipc_keeper_keep(r->builder->keeper);
 	for (size_t i = 0; i < r->n && !err; i++)
 		if (lives(&r->procs[i]))
 			err = tracee_detach(r, &r->procs[i]);

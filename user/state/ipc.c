@@ -43,7 +43,7 @@ struct made {
 	const Icp__MessageQueue *queue;
 	enum how how;
 	int id;
-	bool mine;    /* to be removed if this restart fails */
+	bool mine;    /* made by this restart; the keeper removes it if that fails */
 	void *memory; /* of a segment; NULL: not to be filled */
 };
 
@@ -51,7 +51,6 @@ struct restore_segments {
 	struct made *list; /* the segments as in the manifest, the sets, the queues */
 	size_t n;
 	Icp__SysvObjects *sysv; /* NULL: none */
-	bool ended;
 	struct ipc_note note;
 };
 
@@ -192,22 +191,6 @@ static int decide(const struct restore_job *job, pid_t alive, struct made *m)
 
 /* ---- a new one ---- */
 
-static int get_object(void *arg)
-{
-	const struct made *m = arg;
-	key_t key = m->removed ? IPC_PRIVATE : (key_t)m->w.key;
-	int flags = IPC_CREAT | IPC_EXCL | 0600;
-
-	switch (m->w.kind) {
-	case SYSV_SHM:
-		return shmget(key, m->size, flags);
-	case SYSV_SEM:
-		return semget(key, (int)m->size, flags);
-	default:
-		return msgget(key, flags);
-	}
-}
-
 /* Those that attach a segment are the ones that may know its id; of the others nobody knows. */
 static void tell_id(const struct restore_job *job, const struct made *m)
 {
@@ -256,13 +239,17 @@ static int fill_new(struct made *m)
 
 static int make(struct restore_job *job, struct made *m)
 {
+	struct sysv_wanted w = m->w;
 	char name[64];
 	int id, err = m->how == REPLACE ? sysv_remove(m->w.kind, m->id) : 0;
 
 	name_of(m, name);
 	if (err)
 		return fail(err, "remove the %s", name);
-	id = sysv_make(&m->w, get_object, m);
+	w.size = m->size;
+	if (m->removed)
+		w.key = IPC_PRIVATE;
+	id = ipc_keeper_make(job->ipc.keeper, &w);
 	if (id == -EEXIST)
 		return refuse(id, "somebody has just made a %s", name);
 	if (id < 0)
@@ -355,6 +342,8 @@ int ipc_restore_new(struct restore_job *job)
 		err = ipc_note_read(job->ipc.note, &s->note);
 	if (!err && job->ipc.new_namespace)
 		err = enter_namespace(&s->note);
+	if (!err && job->ipc.new_namespace)
+		err = ipc_keeper_enter(job->ipc.keeper);
 	if (err)
 		return err;
 	alive = ipc_note_alive(&s->note);
@@ -464,7 +453,6 @@ int ipc_restore_end(struct restore_job *job)
 		debug("%s", err_text(-EIO));
 		err_clear();
 	}
-	job->segments->ended = true;
 	return 0;
 }
 
@@ -474,12 +462,9 @@ void ipc_restore_free(struct restore_job *job)
 
 	if (!s)
 		return;
-	for (size_t i = 0; i < s->n; i++) {
+	for (size_t i = 0; i < s->n; i++)
 		if (s->list[i].memory)
 			shmdt(s->list[i].memory);
-		if (s->list[i].mine && !s->ended)
-			ignore_failure(sysv_remove(s->list[i].w.kind, s->list[i].id));
-	}
 	if (s->sysv)
 		icp__sysv_objects__free_unpacked(s->sysv, NULL);
 	ipc_note_free(&s->note);

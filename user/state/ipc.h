@@ -34,17 +34,23 @@ int sysv_set_owner(enum sysv_kind kind, int id, uint32_t uid, uint32_t gid,
 
 struct sysv_wanted {
 	enum sysv_kind kind;
-	uint32_t id, key;
+	uint32_t id, key;    /* key IPC_PRIVATE: none */
 	uint32_t cuid, cgid; /* its creator */
+	uint64_t size;	     /* as in struct sysv_stat */
 };
 
 /*
- * Make an object through @get, as its creator and with the id that it had, if that is free and we may ask for it.
+ * Make an object, as its creator and with the id that it had, if that is free and we may ask for it.
  * The id that it got, or a negative errno (bare).
  */
-int sysv_make(const struct sysv_wanted *w, int (*get)(void *arg), void *arg) _must_use_;
+int sysv_make(const struct sysv_wanted *w) _must_use_;
 /* Tell that an object has another id now. @who: processes that may have kept the old one. */
 void sysv_other_id(const struct sysv_wanted *w, int id, const char *who);
+
+/* ---- ipc_keeper.c: the same through the keeper, which removes it again if the restart fails ---- */
+int ipc_keeper_make(int sock, const struct sysv_wanted *w) _must_use_; /* bare */
+/* From now on in our IPC namespace. */
+int ipc_keeper_enter(int sock) _must_use_;
 
 /* ---- sysv_dump.c, sysv_restore.c: semaphores and message queues ---- */
 

@@ -151,7 +151,21 @@ static void become(uint32_t euid, uint32_t egid, bool back)
 		debug("can't be uid %u, gid %u", euid, egid);
 }
 
-int sysv_make(const struct sysv_wanted *w, int (*get)(void *arg), void *arg)
+static int get(const struct sysv_wanted *w)
+{
+	int flags = IPC_CREAT | IPC_EXCL | 0600;
+
+	switch (w->kind) {
+	case SYSV_SHM:
+		return shmget((key_t)w->key, w->size, flags);
+	case SYSV_SEM:
+		return semget((key_t)w->key, (int)w->size, flags);
+	default:
+		return msgget((key_t)w->key, flags);
+	}
+}
+
+int sysv_make(const struct sysv_wanted *w)
 {
 	uid_t euid = geteuid();
 	gid_t egid = getegid();
@@ -160,7 +174,7 @@ int sysv_make(const struct sysv_wanted *w, int (*get)(void *arg), void *arg)
 
 	if (other)
 		become(w->cuid, w->cgid, false);
-	id = get(arg);
+	id = get(w);
 	err = errno;
 	if (other)
 		become(euid, egid, true);

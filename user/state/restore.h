@@ -37,6 +37,7 @@ struct ipc_how {
 	enum ipc_existing existing; /* what to do where a key is taken */
 	bool new_namespace;
 	const char *note; /* path of what restarts of this version leave for the next, or "" */
+	int keeper;	  /* ipc_keeper.c; borrowed */
 };
 
 /* What the processes of a job have in common while they are rebuilt. */
@@ -195,6 +196,20 @@ void *ipc_restore_memory(const struct restore_job *job, size_t i);
 int ipc_restore_end(struct restore_job *job) _must_use_;
 /* Remove those that were made, unless ended. */
 void ipc_restore_free(struct restore_job *job);
+
+/*
+ * The keeper makes the System V objects of a restart, and removes them when all copies of @sock are closed before
+ * ipc_keeper_keep(). Started and ended by the parent of who restarts.
+ */
+struct ipc_keeper {
+	pid_t pid;
+	int sock;
+};
+int ipc_keeper_start(struct ipc_keeper *k) _must_use_;
+/* Close @sock and wait: after that the objects are gone, or stay. */
+void ipc_keeper_end(struct ipc_keeper *k);
+/* The job runs: they stay. */
+void ipc_keeper_keep(int sock);
 
 /* Whether no process of the job has anything there; if not, *@next is behind it. */
 bool restore_is_free(const Icp__Manifest *m, uint64_t start, uint64_t end, uint64_t *next);
