@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/rebirth.h"
+#include "proc/sysvshm.h"
 #include "proc/tasks.h"
 
 #define PATIENCE 120 /* of each step; usually one or two seconds */
@@ -225,11 +226,67 @@ static void test_newest_and_older(void **state)
 	bring_back(s, "3", "3", "3\n");
 }
 
+/* --- what it leaves when it is killed --- */
+
+static size_t segments(void)
+{
+	struct sysvshm all;
+	size_t n;
+
+	assert_int_equal(sysvshm_read(&all), 0);
+	n = all.n;
+	sysvshm_free(&all);
+	return n;
+}
+
+/* icp-bpf rm --ipc of the newest version, which must say @part in its only line, or in one of those it removes. */
+static void remove_left(const struct server *s, int status, const char *part)
+{
+	struct run r;
+	char *said;
+
+	assert_int_equal(icp(&r, NULL, "rm", "--dir", s->job->repo, "--ipc", NULL), status);
+	said = run_text(status ? r.err : r.out);
+	if (!strstr(said, part))
+		fail_msg("rm: expected '%s', got: %s", part, said);
+	free(said);
+	run_close(&r);
+}
+
+static void test_remove(void **state)
+{
+	struct server *s = *state;
+
+	script(s, "up", NULL);
+	find_server(s);
+	take_with_files(s, "1");
+	remove_left(s, 1, "lives");
+	thaw(s);
+	script(s, "mark", "7");
+	kill_job(s->job);
+	/* the one that it finds by its key, and those of dynamic_shared_memory_type */
+	assert_true(segments() >= 2);
+	remove_left(s, 0, "removed: segment with key 0x0");
+	assert_int_equal(segments(), 0);
+	script(s, "back", "1");
+	free(icp_bpf(s, "restart",
+		     (const char *[]){"--dir", s->job->repo, "--detach", "--tcp-close",
+				      "--files", "rewind", NULL}));
+	find_server(s);
+	script(s, "check", NULL);
+	remove_left(s, 1, "lives");
+	kill_job(s->job);
+	assert_true(segments() >= 2);
+	remove_left(s, 0, "removed: segment with key 0x0");
+	assert_int_equal(segments(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_newest_and_older, server_setup,
 						server_teardown),
+		cmocka_unit_test_setup_teardown(test_remove, server_setup, server_teardown),
 	};
 
 	/* what a failing test leaves of its segments goes with it */

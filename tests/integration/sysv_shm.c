@@ -101,19 +101,6 @@ static void test_roles(void **state)
 	assert_int_equal(version, 24);
 }
 
-static int newest_of(pid_t pid)
-{
-	char *maps = file_text("/proc/%d/maps", pid), *at = strstr(maps, "/SYSV");
-	unsigned long inode = 0;
-
-	assert_non_null(at);
-	while (at > maps && at[-1] != '\n')
-		at--;
-	assert_int_equal(sscanf(at, "%*s %*s %*s %*s %lu", &inode), 1);
-	free(maps);
-	return (int)inode;
-}
-
 static void play_family(struct sysv_job *j, int key, const char *removed)
 {
 	int id;
@@ -121,13 +108,13 @@ static void play_family(struct sysv_job *j, int key, const char *removed)
 	sysv_start(j, "family", key, "3", "100", removed, NULL);
 	sysv_wait(j, "ready.0");
 	sysv_wait(j, "ready.2");
-	id = newest_of(j->pids[0]);
+	id = sysv_attached(j->pids[0]);
 	cut_chain(j, id);
 	again(j);
 	for (int v = 1; v <= VERSIONS; v++) {
 		free(sysv_restart(j, v, NULL));
 		/* it looks for it by its id at the end */
-		assert_int_equal(newest_of(j->pids[0]), id);
+		assert_int_equal(sysv_attached(j->pids[0]), id);
 		sysv_turns(j, id, 20);
 		sysv_go(j);
 		sysv_clean(j);
@@ -284,12 +271,12 @@ static void test_new_namespace(void **state)
 
 	sysv_start(j, "family", IPC_PRIVATE, "2", "30", NULL);
 	sysv_wait(j, "ready.1");
-	id = newest_of(j->pids[0]);
+	id = sysv_attached(j->pids[0]);
 	free(sysv_cut(j, NULL));
 	sysv_kill(j);
 	/* the segment stays here, and so its id is taken here */
 	free(sysv_restart(j, 1, "--new-ipc-namespace", NULL));
-	assert_int_equal(newest_of(j->pids[0]), id);
+	assert_int_equal(sysv_attached(j->pids[0]), id);
 	snprintf(path, sizeof(path), "/proc/%d/ns/ipc", j->pids[0]);
 	len = readlink("/proc/self/ns/ipc", ours, 63);
 	ours[len] = 0;
@@ -302,7 +289,7 @@ static void test_new_namespace(void **state)
 	free(sysv_cut(j, NULL));
 	sysv_kill(j);
 	free(sysv_restart(j, 2, "--new-ipc-namespace", NULL));
-	assert_int_equal(newest_of(j->pids[0]), id);
+	assert_int_equal(sysv_attached(j->pids[0]), id);
 	sysv_go(j);
 }
 

@@ -298,6 +298,19 @@ void sysv_go(struct sysv_job *j)
 	sysv_untouch(j, "go");
 }
 
+int sysv_attached(pid_t pid)
+{
+	char *maps = file_text("/proc/%d/maps", pid), *at = strstr(maps, "/SYSV");
+	unsigned long inode = 0;
+
+	assert_non_null(at);
+	while (at > maps && at[-1] != '\n')
+		at--;
+	assert_int_equal(sscanf(at, "%*s %*s %*s %*s %lu", &inode), 1);
+	free(maps);
+	return (int)inode;
+}
+
 int sysv_id(const struct sysv_job *j, int key)
 {
 	return shmget(key, 0, 0);

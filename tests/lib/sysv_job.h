@@ -46,6 +46,8 @@ void sysv_refused(struct sysv_job *j, const char *text, int version, ...)
 /* Say "go" and wait for the good end of all roots. */
 void sysv_go(struct sysv_job *j);
 
+/* The id of the first segment in the maps of @pid. */
+int sysv_attached(pid_t pid);
 /* Of a segment of the job; -1, 0 or fails the test when there is none. */
 int sysv_id(const struct sysv_job *j, int key);
 /* The token, and wait until it has grown by @by: everybody works. */

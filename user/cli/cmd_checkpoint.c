@@ -24,7 +24,7 @@ struct options {
 	double every_s; /* 0: once */
 	long count;	/* 0: unlimited */
 	bool keep, stop, full, paranoid, no_restart, tcp_close, json;
-	bool shm_detached;
+	bool shm_detached, ipc_unused;
 	enum shm_peers shm_peers;
 	enum dump_release_how how;
 	enum icp_codec codec;
@@ -49,6 +49,7 @@ enum {
 	OPT_TCP_CLOSE,
 	OPT_SHM_PEERS,
 	OPT_SHM_DETACHED,
+	OPT_IPC_UNUSED,
 };
 
 static const struct option long_options[] = {
@@ -70,6 +71,7 @@ static const struct option long_options[] = {
 	{"tcp-close", no_argument, NULL, OPT_TCP_CLOSE},
 	{"shm-peers", required_argument, NULL, OPT_SHM_PEERS},
 	{"shm-detached", no_argument, NULL, OPT_SHM_DETACHED},
+	{"ipc-unused", no_argument, NULL, OPT_IPC_UNUSED},
 	{NULL, 0, NULL, 0},
 };
 
@@ -168,6 +170,9 @@ static int take_option(struct options *o, int opt, char **argv)
 	case OPT_SHM_DETACHED:
 		o->shm_detached = true;
 		return 0;
+	case OPT_IPC_UNUSED:
+		o->ipc_unused = true;
+		return 0;
 	default:
 		return cli_bad_option(&verb_checkpoint, argv);
 	}
@@ -227,6 +232,7 @@ static struct checkpoint_request request_of(const struct options *o)
 		.tcp_close = o->tcp_close,
 		.paranoid = o->paranoid,
 		.shm_detached = o->shm_detached,
+		.ipc_unused = o->ipc_unused,
 		.shm_peers = o->shm_peers,
 		.codec = o->codec,
 		.how = o->how,
@@ -448,6 +454,8 @@ const struct verb verb_checkpoint = {
 		"(the default), include it, refuse\n"
 		"      --shm-detached   save segments, too, that the job made and nobody of it "
 		"attaches\n"
+		"      --ipc-unused     save semaphore sets and message queues, too, that "
+		"nobody has used yet, made by a user of the job since it began\n"
 		"      --json           one JSON object a version, see docs/json.md\n"
 		"\n"
 		"example: icp-bpf checkpoint --pid $(pidof redis-server) --dir "

@@ -40,7 +40,8 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return err;
 	state_job_set(d->state, &(struct state_job_how){.kill = config->kill,
 							.tcp_close = config->tcp_close,
-							.no_restart = config->no_restart});
+							.no_restart = config->no_restart,
+							.ipc_unused = config->ipc_unused});
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
 	*out = take_ptr(d);
@@ -220,6 +221,7 @@ static int first_rounds(struct dump *d)
 
 		if (s->stream.compare_all)
 			err = populated_segment(s, &s->stream.todo);
+		s->fresh = false;
 	}
 	return err ? err : contents_begin(d);
 }
@@ -266,7 +268,7 @@ static int next_round(struct dump *d)
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		if (!d->procs.data[i]->gone)
 			err = lost(d->procs.data[i], take_running(d, d->procs.data[i]));
-	return err;
+	return err ? err : segments_new(d);
 }
 
 /* What is populated now; the pause looks again only where events don't explain everything since the last take. */
@@ -281,13 +283,7 @@ static int note_populated(struct dump *d)
 			err = lost(p,
 				   populated_of(p, &p->stream.populated, &p->stream.compare));
 	}
-	for (size_t i = 0; !err && i < d->segments.n; i++) {
-		struct dump_segment *s = d->segments.data[i];
-
-		err = populated_segment(s, &s->stream.populated);
-		s->populated_known = !err;
-	}
-	return err;
+	return err ? err : segments_populated(d);
 }
 
 int cancelled(const struct dump *d)

@@ -53,6 +53,7 @@ struct dump_config {
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	dump_segment_ctls *segment_ctls; /* borrowed, or NULL */
 	bool shm_detached; /* save segments that the job made and does not attach, too */
+	bool ipc_unused;   /* and semaphore sets and queues that nobody has used yet */
 	bool paranoid;	   /* event-driven and scan: fail on a difference that costs data */
 	enum icp_codec codec;
 	const char *label;		/* "" for none */

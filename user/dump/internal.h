@@ -65,6 +65,7 @@ struct dump_segment {
 	uint64_t size;
 	struct sysvshm_segment info; /* as of the freeze */
 	bool populated_known;	     /* stream.populated is, as of the last take */
+	bool fresh;		     /* nothing of it was copied yet */
 };
 
 /* What is in a deleted file. */
@@ -134,7 +135,7 @@ int populated_shared(const struct dump_proc *p, const struct vma *v,
 int populated_of(const struct dump_proc *p, struct dirty *out, struct dirty *unsure) _must_use_;
 /* Frozen: bring stream.populated and stream.compare up to date; the private mappings too if @all. */
 int populated_again(struct dump_proc *p, bool all) _must_use_;
-/* All of a segment, as offsets. */
+/* All of a segment that has content, going by what `info` says; as offsets. */
 int populated_segment(const struct dump_segment *s, struct dirty *out) _must_use_;
 /* The data of a file up to @size, as offsets. */
 int populated_file(int fd, uint64_t size, struct dirty *out) _must_use_;
@@ -155,6 +156,10 @@ struct ctl **segment_ctl(struct dump *d, int shmid);
 /* Those that no process attaches, if the version shall have them. */
 int segments_find_detached(struct dump *d) _must_use_;
 int segments_known(struct dump *d) _must_use_;
+/* Those that were attached since the last round: all of it is to be copied. */
+int segments_new(struct dump *d) _must_use_;
+/* What is populated, as far as it can be known while the job runs. */
+int segments_populated(struct dump *d) _must_use_;
 /* Frozen: what is populated, and what must be compared. */
 int segments_settle(struct dump *d, bool all_exact) _must_use_;
 

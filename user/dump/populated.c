@@ -238,9 +238,12 @@ int populated_again(struct dump_proc *p, bool all)
 
 int populated_segment(const struct dump_segment *s, struct dirty *out)
 {
+	uint64_t size = (s->size + page_size() - 1) & ~(page_size() - 1);
+
 	out->n = 0;
-	if (s->source.file_fd < 0)
-		return dirty_append(out, 0, s->size, DIRTY_WRITTEN);
+	/* the kernel counts its pages: a full one need not be searched for holes, page by page */
+	if (s->source.file_fd < 0 || s->info.rss + s->info.swap >= size)
+		return dirty_append(out, 0, size, DIRTY_WRITTEN);
 	return file_data(s->source.file_fd, 0, s->size, 0, out);
 }
 

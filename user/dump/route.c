@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/shm.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/page.h"
@@ -20,37 +19,52 @@ static struct dump_segment *segment_find(struct dump *d, int shmid)
 	return NULL;
 }
 
-static int put(struct stream *s, bool last, uint64_t start, uint64_t end, enum dirty_what what)
+/* Mostly behind what is there; else what another process wrote, or the same one earlier. */
+static int put(struct dirty *set, const struct dirty *more)
 {
-	struct dirty_run run = {.start = start, .end = end, .what = what};
-	struct dirty one = {.data = &run, .n = 1, .cap = 1};
-	struct dirty *set = last ? &s->last : &s->todo;
+	int err = 0;
 
-	/* mostly in order; the joins are for segments that several processes wrote */
-	if (!set->n || set->data[set->n - 1].end <= start)
-		return dirty_append(set, start, end, what);
-	return dirty_join(set, &one);
+	if (more->n && set->n && more->data[0].start < set->data[set->n - 1].end)
+		return dirty_join(set, more);
+	vec_each (r, more)
+		err = err ?: dirty_append(set, r->start, r->end, r->what);
+	return err;
 }
 
-static int route_run(struct dump *d, struct dump_proc *p, const struct vma *v,
-		     const struct dirty_run *r, bool last)
+/* NULL: a file keeps it, or the segment was attached a moment ago: segments_find() comes before the next round. */
+static struct stream *stream_of(struct dump *d, struct dump_proc *p, const struct vma *v)
 {
-	uint64_t start = r->start > v->start ? r->start : v->start,
-		 end = r->end < v->end ? r->end : v->end;
-	enum dirty_what what = r->what;
 	struct dump_segment *seg;
 
-	/* from this process's page table only: the memory is still there, or the file's */
-	if ((v->shared || vma_keeps_file(v)) && what == DIRTY_ZAPPED)
-		what = DIRTY_UNKNOWN;
-	if (v->kind == VMA_SHM) {
-		seg = segment_find(d, (int)v->inode);
-		if (!seg) /* attached a moment ago: segments_find() comes before the next round */
-			return 0;
-		return put(&seg->stream, last, start - v->start + v->offset,
-			   end - v->start + v->offset, what);
+	if (v->kind != VMA_SHM)
+		return vma_saved(p, v) ? &p->stream : NULL;
+	seg = segment_find(d, (int)v->inode);
+	return seg ? &seg->stream : NULL;
+}
+
+/* Runs of @set from @i on that lie in @v. */
+static int route_vma(struct dump *d, struct dump_proc *p, const struct vma *v,
+		     const struct dirty *set, size_t i, bool last)
+{
+	_cleanup_(dirty_free) struct dirty mine = {0};
+	uint64_t shift = v->kind == VMA_SHM ? v->offset - v->start : 0;
+	bool kept = v->shared || vma_keeps_file(v);
+	struct stream *s;
+	int err = 0;
+
+	if (i == set->n || set->data[i].start >= v->end)
+		return 0;
+	s = stream_of(d, p, v);
+	for (; s && !err && i < set->n && set->data[i].start < v->end; i++) {
+		const struct dirty_run *r = &set->data[i];
+		uint64_t start = r->start > v->start ? r->start : v->start,
+			 end = r->end < v->end ? r->end : v->end;
+
+		/* zapped from this process's page table only: the memory is still there, or the file's */
+		err = dirty_append(&mine, start + shift, end + shift,
+				   kept && r->what == DIRTY_ZAPPED ? DIRTY_UNKNOWN : r->what);
 	}
-	return vma_saved(p, v) ? put(&p->stream, last, start, end, what) : 0;
+	return err || !s ? err : put(last ? &s->last : &s->todo, &mine);
 }
 
 int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bool last)
@@ -58,11 +72,12 @@ int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set, bo
 	size_t i = 0;
 	int err = 0;
 
-	vec_each (r, set) {
-		while (i < p->maps.n && p->maps.data[i].end <= r->start)
+	for (size_t k = 0; !err && k < p->maps.n && i < set->n; k++) {
+		const struct vma *v = &p->maps.data[k];
+
+		while (i < set->n && set->data[i].end <= v->start)
 			i++;
-		for (size_t k = i; !err && k < p->maps.n && p->maps.data[k].start < r->end; k++)
-			err = route_run(d, p, &p->maps.data[k], r, last);
+		err = route_vma(d, p, v, set, i, last);
 	}
 	return err;
 }
@@ -157,7 +172,8 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 			parent_segment(d, s->shmid) ? ICP_STREAM_SHM | (uint32_t)s->shmid : 0,
 			segment_ctl(d, s->shmid));
 	s->stream.compare_all = true; /* until segments_known() knows better */
-	return err ? err : populated_segment(s, &s->stream.todo);
+	s->fresh = true;
+	return err;
 }
 
 /* Segments that the processes attach and that are not known yet. */
@@ -188,16 +204,9 @@ static bool made_by_job(const struct dump *d, const struct sysvshm_segment *info
 {
 	for (size_t i = 0; i < d->procs.n; i++) {
 		const struct target *t = d->procs.data[i]->src.target;
-		struct timespec up, now;
-		int64_t began;
 
-		if (t->pid != info->cpid)
-			continue;
-		clock_gettime(CLOCK_BOOTTIME, &up);
-		clock_gettime(CLOCK_REALTIME, &now);
-		began = now.tv_sec - up.tv_sec +
-			(int64_t)(t->start_time / (uint64_t)sysconf(_SC_CLK_TCK));
-		return info->ctime >= began - 2;
+		if (t->pid == info->cpid)
+			return info->ctime >= tasks_began(t->start_time) - 2;
 	}
 	return false;
 }
@@ -251,6 +260,8 @@ int segments_known(struct dump *d)
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
 
+		if (info)
+			s->info = *info;
 		s->stream.compare_all = !sources || !info || info->atime >= since ||
 					info->dtime >= since ||
 					info->nattch != attachments(d, s->shmid) ||
@@ -259,9 +270,40 @@ int segments_known(struct dump *d)
 	return 0;
 }
 
+int segments_populated(struct dump *d)
+{
+	_cleanup_sysvshm_ struct sysvshm list = {0};
+	int err = d->segments.n ? sysvshm_read(&list) : 0;
+
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
+
+		if (info)
+			s->info = *info;
+		err = populated_segment(s, &s->stream.populated);
+		s->populated_known = !err;
+	}
+	return err;
+}
+
+int segments_new(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->segments.n; i++) {
+		struct dump_segment *s = d->segments.data[i];
+
+		if (s->fresh)
+			err = populated_segment(s, &s->stream.todo);
+		s->fresh = false;
+	}
+	return err;
+}
+
 /*
  * While the job ran a segment can have been written through an attachment that is gone again, or by a process that isn't ours; and
- * one that was attached only now was never looked at (its todo).
+ * one that was attached only now was never looked at. What is in `todo` may have been written after it was copied.
  */
 int segments_settle(struct dump *d, bool all_exact)
 {
@@ -275,8 +317,7 @@ int segments_settle(struct dump *d, bool all_exact)
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
-		bool unseen = blind || s->stream.todo.n || !info ||
-			      info->atime >= d->start_time - 1 ||
+		bool unseen = blind || s->fresh || !info || info->atime >= d->start_time - 1 ||
 			      info->dtime >= d->start_time - 1 ||
 			      info->nattch != attachments(d, s->shmid);
 
@@ -284,8 +325,9 @@ int segments_settle(struct dump *d, bool all_exact)
 			s->info = *info;
 		if (unseen || !all_exact || !s->populated_known)
 			err = populated_segment(s, &s->stream.populated);
-		if (!err && unseen)
-			err = dirty_join(&s->stream.compare, &s->stream.populated);
+		if (!err)
+			err = dirty_join(&s->stream.compare,
+					 unseen ? &s->stream.populated : &s->stream.todo);
 	}
 	return err;
 }

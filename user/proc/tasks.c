@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/io.h"
 
@@ -122,6 +124,15 @@ uint64_t tasks_start_time(pid_t pid)
 		   &state, &start) != 2)
 		return 0;
 	return state == 'Z' || state == 'X' ? 0 : start;
+}
+
+int64_t tasks_began(uint64_t start_time)
+{
+	struct timespec up, now;
+
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - up.tv_sec + (int64_t)(start_time / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
 bool tasks_comm(pid_t pid, char comm[16])

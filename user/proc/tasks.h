@@ -26,6 +26,8 @@ char tasks_state(pid_t pid);
 
 /* Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is dead. */
 uint64_t tasks_start_time(pid_t pid);
+/* When that was, in seconds since 1970; right to a second or two. */
+int64_t tasks_began(uint64_t start_time);
 /* Its name; false when there is no such process. */
 bool tasks_comm(pid_t pid, char comm[16]);
 

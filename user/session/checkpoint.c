@@ -172,6 +172,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.paranoid = r->paranoid,
 		.segment_ctls = &s->segment_ctls,
 		.shm_detached = r->shm_detached,
+		.ipc_unused = r->ipc_unused,
 		.codec = r->codec,
 		.label = r->label,
 		.progress = &s->progress,

@@ -13,7 +13,7 @@ struct checkpoint_request {
 	const char *
 		dir; /* of the repository; made if it is not there. Absolute when sent to a session */
 	const char *label; /* may be NULL */
-	bool full, no_restart, paranoid, tcp_close, shm_detached;
+	bool full, no_restart, paranoid, tcp_close, shm_detached, ipc_unused;
 	enum shm_peers shm_peers;
 	enum icp_codec codec;
 	enum dump_release_how how;

@@ -209,18 +209,19 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 {
 	struct checkpoint_request r = {0};
 	struct dump_result result;
-	int full, no_restart, paranoid, tcp_close, codec, how, deadline, err, peers = 0,
-									      detached = 0;
+	int full, no_restart, paranoid, tcp_close, codec, how, deadline, err,
+		peers = 0, detached = 0, unused = 0;
 	json_t *roots, *each;
 	pid_t pids[256];
 	size_t i;
 
 	if (json_unpack(request,
-			"{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b}", "dir",
-			&r.dir, "label", &r.label, "full", &full, "no_restart", &no_restart,
-			"paranoid", &paranoid, "tcp_close", &tcp_close, "codec", &codec, "how",
-			&how, "deadline_ms", &deadline, "roots", &roots, "shm_peers", &peers,
-			"shm_detached", &detached) ||
+			"{s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s?:i, s?:b, s?:b}",
+			"dir", &r.dir, "label", &r.label, "full", &full, "no_restart",
+			&no_restart, "paranoid", &paranoid, "tcp_close", &tcp_close, "codec",
+			&codec, "how", &how, "deadline_ms", &deadline, "roots", &roots,
+			"shm_peers", &peers, "shm_detached", &detached, "ipc_unused",
+			&unused) ||
 	    r.dir[0] != '/' || json_array_size(roots) > 256)
 		return failure(refuse(-EINVAL, "not a request for a checkpoint"));
 	r.full = full;
@@ -229,6 +230,7 @@ static json_t *do_checkpoint(struct session *s, json_t *request)
 	r.tcp_close = tcp_close;
 	r.shm_peers = (enum shm_peers)peers;
 	r.shm_detached = detached;
+	r.ipc_unused = unused;
 	r.codec = (enum icp_codec)codec;
 	r.how = (enum dump_release_how)how;
 	r.deadline_ms = (unsigned)deadline;
@@ -373,12 +375,14 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 		json_array_append_new(roots, json_integer(r->roots[i]));
 	answer_json = ask(
 		name,
-		json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}",
+		json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b, "
+			  "s:b}",
 			  "op", "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
 			  "full", r->full, "no_restart", r->no_restart, "paranoid", r->paranoid,
 			  "tcp_close", r->tcp_close, "codec", (int)r->codec, "how", (int)r->how,
 			  "deadline_ms", (int)r->deadline_ms, "roots", roots, "shm_peers",
-			  (int)r->shm_peers, "shm_detached", r->shm_detached),
+			  (int)r->shm_peers, "shm_detached", r->shm_detached, "ipc_unused",
+			  r->ipc_unused),
 		0);
 	if (!answer_json)
 		return refuse(-EPIPE, "the session %.*s gave no answer: it may have ended",

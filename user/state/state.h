@@ -67,6 +67,7 @@ struct state_job_how {
 	bool kill;	 /* the job ends after it */
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	bool no_restart; /* only the data is wanted */
+	bool ipc_unused; /* semaphore sets and queues, too, that nobody has used yet */
 };
 
 int state_job_new(struct state_job **out) _must_use_;

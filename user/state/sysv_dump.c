@@ -13,8 +13,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "proc/tasks.h"
 #include "state/ipc.h"
 #include "state/kinds.h"
+#include "state/procfs.h"
 #include "state/sysv.pb-c.h"
 #include "track/undo.h"
 
@@ -31,6 +33,7 @@ struct row {
 	uint32_t id, key, mode, uid, gid, cuid, cgid;
 	uint64_t n; /* semaphores; messages */
 	pid_t sender, receiver;
+	int64_t used, ctime; /* the last operation, 0: none yet; creation or a change of it */
 };
 struct rows {
 	struct row *data;
@@ -45,15 +48,18 @@ static void free_rows(struct rows *r)
 static bool parse_row(const char *line, enum sysv_kind kind, struct row *r)
 {
 	int32_t key;
+	int64_t received = 0;
 	int got = kind == SYSV_SEM
-			  ? sscanf(line, "%d %u %o %lu %u %u %u %u", &key, &r->id, &r->mode,
-				   &r->n, &r->uid, &r->gid, &r->cuid, &r->cgid)
-			  : sscanf(line, "%d %u %o %*u %lu %d %d %u %u %u %u", &key, &r->id,
-				   &r->mode, &r->n, &r->sender, &r->receiver, &r->uid, &r->gid,
-				   &r->cuid, &r->cgid);
+			  ? sscanf(line, "%d %u %o %lu %u %u %u %u %ld %ld", &key, &r->id,
+				   &r->mode, &r->n, &r->uid, &r->gid, &r->cuid, &r->cgid,
+				   &r->used, &r->ctime)
+			  : sscanf(line, "%d %u %o %*u %lu %d %d %u %u %u %u %ld %ld %ld", &key,
+				   &r->id, &r->mode, &r->n, &r->sender, &r->receiver, &r->uid,
+				   &r->gid, &r->cuid, &r->cgid, &r->used, &received, &r->ctime);
 
 	r->key = (uint32_t)key;
-	return got == (kind == SYSV_SEM ? 8 : 10);
+	r->used |= received;
+	return got == (kind == SYSV_SEM ? 10 : 13);
 }
 
 static int read_rows(enum sysv_kind kind, struct rows *out)
@@ -86,6 +92,7 @@ struct who {
 	const pid_t *pids;
 	size_t n;
 	const Icp__SysvObjects *parent; /* or NULL */
+	bool unused;			/* with what nobody has used yet */
 	VEC(struct waiting {
 		enum sysv_kind kind;
 		uint32_t id;
@@ -149,6 +156,37 @@ static bool waited_for(const struct who *w, enum sysv_kind kind, uint32_t id)
 {
 	vec_each (at, &w->waiting)
 		if (at->kind == kind && at->id == id)
+			return true;
+	return false;
+}
+
+static bool has_id(const char *status, const char *key, uint32_t id)
+{
+	uint32_t ids[4];
+	size_t n = procfs_numbers(status, key, ids, 4);
+
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/* The kernel does not say who made a set or queue: a process of this user and group, while @pid lived. */
+static bool may_have_made(pid_t pid, const struct row *r)
+{
+	_cleanup_free_ char *status = NULL;
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	return r->ctime >= tasks_began(tasks_start_time(pid)) - 2 &&
+	       !io_read_file(AT_FDCWD, path, &status, NULL) && has_id(status, "Uid", r->cuid) &&
+	       has_id(status, "Gid", r->cgid);
+}
+
+static bool unused_of_job(const struct who *w, const struct row *r)
+{
+	for (size_t i = 0; w->unused && !r->used && i < w->n; i++)
+		if (may_have_made(w->pids[i], r))
 			return true;
 	return false;
 }
@@ -234,6 +272,7 @@ static int dump_set(struct sysv_dump *d, const struct row *r, const uint32_t *pi
 static int last_pids(const struct row *r, const struct who *w, uint32_t **out, bool *ours)
 {
 	uint32_t *pids = *out = calloc(r->n + 1, sizeof(*pids));
+	bool used = false;
 
 	if (!pids)
 		return -ENOMEM;
@@ -244,8 +283,10 @@ static int last_pids(const struct row *r, const struct who *w, uint32_t **out, b
 			return errno == EINVAL || errno == EIDRM || errno == EACCES ? -ENOENT
 										    : -errno;
 		pids[i] = (uint32_t)pid;
+		used |= pid != 0;
 		*ours |= pid && of_job(w, pid);
 	}
+	*ours |= !used && unused_of_job(w, r);
 	return 0;
 }
 
@@ -358,7 +399,8 @@ static int dump_queues(struct sysv_dump *d, const struct who *w)
 		const struct row *r = &rows.data[i];
 
 		if (!of_job(w, r->sender) && !of_job(w, r->receiver) &&
-		    !waited_for(w, SYSV_MSG, r->id) && !in_parent(w, SYSV_MSG, r))
+		    !waited_for(w, SYSV_MSG, r->id) && !in_parent(w, SYSV_MSG, r) &&
+		    !unused_of_job(w, r))
 			continue;
 		err = dump_queue(d, r);
 		if (err)
@@ -403,7 +445,7 @@ int state_job_dump(struct state_job *job, const Icp__Manifest *parent, const pid
 		   size_t n, bool lose_undo)
 {
 	struct sysv_dump *d = job->sysv;
-	struct who w = {.pids = pids, .n = n};
+	struct who w = {.pids = pids, .n = n, .unused = job->how.ipc_unused};
 	Icp__SysvObjects *before = NULL;
 	int err = 0;
 
