@@ -259,6 +259,7 @@ static void test_remove(void **state)
 
 	script(s, "up", NULL);
 	find_server(s);
+	script(s, "mark", "6");
 	take_with_files(s, "1");
 	remove_left(s, 1, "lives");
 	thaw(s);
@@ -273,7 +274,7 @@ static void test_remove(void **state)
 		     (const char *[]){"--dir", s->job->repo, "--detach", "--tcp-close",
 				      "--files", "rewind", NULL}));
 	find_server(s);
-	script(s, "check", NULL);
+	assert_marks(s, "6\n");
 	remove_left(s, 1, "lives");
 	kill_job(s->job);
 	assert_true(segments() >= 2);

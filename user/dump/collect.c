@@ -362,6 +362,16 @@ static int collect_job(struct dump *d)
 	return state_job_dump(d->state, parent, pids.data, pids.n, d->config.no_restart);
 }
 
+/* It is frozen: nobody but us changes that. */
+static uint64_t write_locks(const struct dump *d, const struct dump_proc *p)
+{
+	struct icp_counters now;
+
+	return !d->config.events || events_counters(d->config.events, p->src.target->pid, &now)
+		       ? 0
+		       : now.write_locks;
+}
+
 static int collect_state(struct dump *d)
 {
 	int err = 0;
@@ -372,7 +382,9 @@ static int collect_state(struct dump *d)
 		if (p->gone)
 			continue;
 		p->state.maps = p->maps; /* shared for the time of the pause */
+		p->state_locks = write_locks(d, p);
 		err = state_dump(&p->state);
+		p->state_locks = write_locks(d, p) - p->state_locks;
 		p->state.maps = (struct maps){0};
 		if (err)
 			return wrap(err, "dump pid %d", p->src.target->pid);

@@ -55,6 +55,22 @@ int describe_job(struct dump *d)
 	return err ? err : set_text(&m->job->label, d->config.label ? d->config.label : "");
 }
 
+/* Only with the guard is it known whether the layout changed. */
+static void find_smaps(const struct dump *d, struct dump_proc *p)
+{
+	struct state_smaps *smaps = p->src.smaps;
+	struct icp_counters now;
+
+	if (!smaps || !d->config.events || events_missing(d->config.events) & EVENTS_NO_GUARD ||
+	    events_counters(d->config.events, p->src.target->pid, &now))
+		return;
+	p->state.smaps = smaps;
+	p->state.smaps_good = smaps->text && smaps->write_locks == now.write_locks;
+	if (!p->state.smaps_good)
+		free(take_ptr(smaps->text));
+	smaps->write_locks = now.write_locks;
+}
+
 /* One more process of the manifest, which owns it. */
 static int add_process(Icp__Manifest *m, Icp__Process **out)
 {
@@ -84,6 +100,7 @@ int describe_begin(struct dump *d, struct dump_proc *p)
 	p->state.warden = d->config.warden;
 	p->state.job = d->state;
 	p->state.image = image;
+	find_smaps(d, p);
 	err = maps_read(p->src.target, &p->state.maps);
 	if (!err && !d->config.no_restart)
 		err = state_check(&p->state);

@@ -27,6 +27,7 @@
 #include "track/tracker.h"
 
 struct dump;
+struct state_smaps;
 
 enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 
@@ -79,6 +80,7 @@ struct dump_source {
 	struct ctl **
 		ctl; /* the owner's copy of the control structure, used if it is of config.parent; left empty if the
 				   version fails, of the new version else. NULL: there is no owner's copy */
+	struct state_smaps *smaps; /* the owner's, or NULL */
 	uint32_t
 		since_version; /* == config.parent: only `since` needs copying; else everything is compared by hash */
 };

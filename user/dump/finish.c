@@ -138,6 +138,8 @@ int dump_commit(struct dump *d, struct dump_result *out)
 		return err;
 	vec_each (p, &d->procs) {
 		dirty_clear((*p)->src.since); /* it is in the version now */
+		if ((*p)->src.smaps) /* what we did to it ourselves left the layout as it was */
+			(*p)->src.smaps->write_locks += (*p)->state_locks;
 		if ((*p)->src.ctl && !(*p)->gone) {
 			ctl_free(*(*p)->src.ctl);
 			*(*p)->src.ctl = take_ptr((*p)->stream.ctl);

@@ -55,6 +55,8 @@ struct dump_proc {
 	struct dirty suspect; /* taken while somebody may have been about to write: compared */
 	bool direct_io;	      /* has a file open with O_DIRECT */
 	bool exact;	      /* events named every page written since */
+	uint64_t
+		state_locks; /* for writing, taken by the calls that were injected in the pause */
 	struct state_process state;
 };
 

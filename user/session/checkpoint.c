@@ -61,6 +61,7 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 		.since = &p->since,
 		.taken = &p->unsampled,
 		.ctl = &p->ctl,
+		.smaps = &p->smaps,
 		.since_version = p->since_version,
 	};
 	p->in_dump = true;

@@ -93,6 +93,7 @@ int tracked_reattach(struct tracked *p, const char *tracker, struct warden *ward
 	p->attached.n = 0;
 	p->since_version = 0;
 	ctl_free(take_ptr(p->ctl));
+	free(take_ptr(p->smaps.text));
 	dirty_clear(&p->since);
 	err = target_reopen_mm(p->target);
 	if (err)
@@ -115,6 +116,7 @@ void tracked_free(struct tracked *p)
 	dirty_free(&p->since);
 	dirty_free(&p->unsampled);
 	ctl_free(p->ctl);
+	free(p->smaps.text);
 	target_free(p->target);
 	free(p);
 }

@@ -9,6 +9,7 @@
 #include "obs/wws.h"
 #include "proc/symbols.h"
 #include "proc/sysvshm.h"
+#include "state/state.h"
 #include "track/events.h"
 #include "track/tracker.h"
 
@@ -49,6 +50,7 @@ struct tracked {
 	uint32_t since_version;
 	struct ctl *
 		ctl; /* of that version: reading it again costs what is resident, not what changed */
+	struct state_smaps smaps;    /* of the last checkpoint */
 	bool in_dump;		     /* part of the checkpoint that is being cut */
 	struct icp_counters counted; /* at the last sample */
 	uint64_t write_locks;	     /* at the last look at the layout */

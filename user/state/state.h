@@ -32,6 +32,13 @@ struct restore_ops;
 struct state_job;    /* what the processes of a job have in common: open files, build ids */
 struct state_gather; /* calls.h */
 
+/* The text of smaps, which walks all page tables: kept by the process's owner from one checkpoint to the next. */
+struct state_smaps {
+	char *text; /* NULL: none */
+	uint64_t
+		write_locks; /* how often the lock of its memory had been taken for writing before it was read */
+};
+
 /* One process of the job while it is dumped. Filled by the dumper, except where said. */
 struct state_process {
 	struct target *target;
@@ -42,6 +49,8 @@ struct state_process {
 				prepare */
 	struct warden_thread *threads; /* dump: its frozen threads, the main thread first */
 	size_t n_threads;
+	struct state_smaps *smaps; /* prepare: the owner's, or NULL */
+	bool smaps_good;	   /* it is as it was when that was read */
 	bool checked;  /* by state_check(): it is to be restarted; prepare() refuses, too */
 	char **status; /* of each thread: the text of /proc/PID/task/TID/status; by the walk */
 	struct state_gather *gather;  /* of state_dump(); by the walk */

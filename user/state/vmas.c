@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Mappings. /proc/PID/maps is cheap, smaps is not: it walks the page tables. So smaps is read
- * before the freeze, and again only when a mapping is found then that wasn't there before.
+ * before the freeze, and again only when a mapping is found then that wasn't there before. A
+ * session that knows that nothing has changed since its last version doesn't read it at all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,6 +48,23 @@ static void free_note(void *arg)
 	free(note);
 }
 
+/* What was read for the version before is as good where nobody has had the lock for writing since. */
+static int smaps_text(struct state_process *p, char **out)
+{
+	int err = 0;
+
+	if (p->smaps && p->smaps_good)
+		*out = strdup(p->smaps->text);
+	else
+		err = io_read_file(p->target->proc_fd, "smaps", out, NULL);
+	if (err || !*out)
+		return fail(err ? err : -ENOMEM, "read smaps");
+	if (p->smaps && !p->smaps_good)
+		p->smaps->text = strdup(*out);
+	p->smaps = NULL; /* who asks again has seen that it is something else by now */
+	return 0;
+}
+
 static int read_smaps(struct state_process *p, struct note *note)
 {
 	struct entry *e = NULL;
@@ -54,9 +72,9 @@ static int read_smaps(struct state_process *p, struct note *note)
 
 	free(take_ptr(note->text));
 	note->entries.n = 0;
-	err = io_read_file(p->target->proc_fd, "smaps", &note->text, NULL);
+	err = smaps_text(p, &note->text);
 	if (err)
-		return fail(err, "read smaps");
+		return err;
 	for (char *line = note->text, *next; line && *line; line = next) {
 		size_t len = strcspn(line, "\n");
 
