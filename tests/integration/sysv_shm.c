@@ -229,7 +229,8 @@ static void test_adopt(void **state)
 
 	start_ring(j, 2, "20");
 	sysv_touch(j, "quiet");
-	nap_ms(200);
+	sysv_wait(j, "still.0");
+	sysv_wait(j, "still.1");
 	free(sysv_cut(j, NULL));
 	sysv_kill(j);
 	sysv_untouch(j, "quiet");

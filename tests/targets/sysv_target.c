@@ -11,7 +11,8 @@
  *     calls DIR KEY              semaphores with adjustments, a queue with messages, processes that wait for them
  *
  * Page 0 of a segment has a token that goes round. The others belong to one process each, which knows what it wrote
- * into them last: own memory and segment must agree at any time. Each says DIR/ready.ME, goes on until there is DIR/go, and
+ * into them last: own memory and segment must agree at any time. Each says DIR/ready.ME, goes on until there is DIR/go
+ * (writes nothing, and says DIR/still.ME, while there is DIR/quiet), and
  * ends with status 0 when all was right; else DIR/wrong says what was not.
  */
 #include <errno.h>
@@ -171,6 +172,8 @@ static void work(struct worker *w)
 	while (!is_there("go")) {
 		for (int i = 0; i < 4 && !is_there("quiet"); i++)
 			step(w);
+		if (is_there("quiet"))
+			say("still", w->me);
 		nap_us(500);
 	}
 	check_all(w);
