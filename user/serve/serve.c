@@ -262,8 +262,8 @@ int serve_run(const struct serve_config *c)
 	mallopt(M_ARENA_MAX, 2);
 	err = open_parts(&s);
 	if (!err) {
-		note("serving %s, %s", http_url(s.http),
-		     "a sample every interval; Ctrl-C ends it");
+		note("serving %s, a sample every %g s; Ctrl-C ends it", http_url(s.http),
+		     c->interval_s);
 		notify("READY=1");
 		err = loop(&s);
 	}
