@@ -198,7 +198,7 @@ $(B)/tests/targets/core_target: | $(B)/tests/targets/libcore_target.so
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
 $(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
@@ -212,6 +212,12 @@ $(B)/.deps-%: scripts/install-deps
 $(B)/tests/bin/redis-server:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn /usr/bin/redis-check-rdb $@
+
+# Prometheus, unpacked and not installed: the package would start a service.
+PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
+$(PROMETHEUS):
+	$(call say,UNPACK,prometheus)
+	@scripts/unpack-package prometheus $(B)/tests/prometheus && touch $@
 
 # --- what people call --------------------------------------------------------------------------------------------------
 # The goals that begin with an empty machine install packages first, and only then let make look at what is there.

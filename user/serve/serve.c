@@ -121,8 +121,9 @@ static int open_parts(struct serve *s)
 	http.session = s->session;
 	http.streams = s->streams;
 	err = http_open(&http, &s->http);
-	if (!err)
-		err = control_open(s->session);
+	if (err)
+		return err;
+	err = control_open(s->session); /* checkpoints of the processes come to us */
 	if (err == -EACCES)
 		err = 0;
 	return err ? err : follow_look(s->follow, s->session, s->model, true);
