@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wno-unused-parameter -Wno-format-truncation -Werror
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
              -Iuser -I$(B) -MMD -MP
-LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread -lm
+LIBS    := -lbpf -lelf -ljansson -lmicrohttpd -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread -lm
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources: what is there ------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ $(B)/tests/targets/core_target: | $(B)/tests/targets/libcore_target.so
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
 $(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
@@ -219,10 +219,17 @@ $(B)/tests/bin/redis-server:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn /usr/bin/redis-check-rdb $@
 
-# Its package would start a service: only the program is taken out of it. Without it the test skips.
+# These are unpacked and not installed: their packages would start services.
 $(B)/tests/bin/nginx:
+	$(call say,UNPACK,nginx)
 	@mkdir -p $(@D)
-	$(Q)scripts/unpack-program nginx usr/sbin/nginx $@
+	@scripts/unpack-package nginx $(B)/tests/nginx
+	$(Q)ln -sfn ../nginx/usr/sbin/nginx $@
+
+PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
+$(PROMETHEUS):
+	$(call say,UNPACK,prometheus)
+	@scripts/unpack-package prometheus $(B)/tests/prometheus && touch $@
 
 # --- what people call --------------------------------------------------------------------------------------------------
 # The goals that begin with an empty machine install packages first, and only then let make look at what is there.
@@ -335,11 +342,16 @@ install: $(B)/icp-bpf
 	$(foreach m,$(MAN),install -D -m 644 $(m) $(call mandir,$(m))/$(notdir $(m)) &&) true
 	install -d $(call to,share/doc/icp-bpf)
 	install -m 644 $(DOCS) $(call to,share/doc/icp-bpf)
+	install -D -m 644 completion/icp-bpf $(call to,share/bash-completion/completions/icp-bpf)
+	install -d $(call to,share/icp-bpf) $(call to,lib/systemd/system)
+	install -m 644 dashboards/icp-bpf.json dashboards/alerts.yml systemd/serve.conf $(call to,share/icp-bpf)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/icp-bpf.service > $(call to,lib/systemd/system/icp-bpf.service)
 
 .PHONY: uninstall
 uninstall:
 	rm -f $(call to,bin/icp-bpf) $(foreach m,$(MAN),$(call mandir,$(m))/$(notdir $(m)))
-	rm -rf $(call to,share/doc/icp-bpf)
+	rm -f $(call to,share/bash-completion/completions/icp-bpf) $(call to,lib/systemd/system/icp-bpf.service)
+	rm -rf $(call to,share/doc/icp-bpf) $(call to,share/icp-bpf)
 
 # --- fuzzing: one target per parser of untrusted bytes, FUZZ_SECONDS each; seeds are made by the targets themselves ---
 FUZZ_SECONDS ?= 30

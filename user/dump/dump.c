@@ -41,7 +41,9 @@ int dump_open(const struct dump_config *config, struct dump **out)
 	state_job_set(d->state, &(struct state_job_how){.kill = config->kill,
 							.tcp_close = config->tcp_close,
 							.no_restart = config->no_restart,
-							.ipc_unused = config->ipc_unused});
+							.ipc_unused = config->ipc_unused,
+
+							.asker = config->asker});
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
 	*out = take_ptr(d);

@@ -32,6 +32,8 @@ int64_t tasks_began(uint64_t start_time);
 uint64_t tasks_age_ns(pid_t pid);
 /* Its resident memory, in bytes; 0 when there is no such process. */
 uint64_t tasks_resident(pid_t pid);
+/* Its parent, 0 when there is no such process (or none in our pid namespace). */
+pid_t tasks_parent(pid_t pid);
 /* Its name; false when there is no such process. */
 bool tasks_comm(pid_t pid, char comm[16]);
 

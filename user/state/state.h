@@ -77,6 +77,7 @@ struct state_job_how {
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	bool no_restart; /* only the data is wanted */
 	bool ipc_unused; /* semaphore sets and queues, too, that nobody has used yet */
+	pid_t asker;	 /* who wants it, when that is another process; else 0 */
 };
 
 int state_job_new(struct state_job **out) _must_use_;
