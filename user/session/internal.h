@@ -23,6 +23,7 @@ struct session {
 	newcomers; /* forked by ours; attached when they are a little older */
 	VEC(struct process_total) gone; /* totals of those that were let go */
 	struct event_batch batch;
+	struct event_batch raw; /* config.raw: a copy for the caller */
 	struct trace_info info;
 	int64_t clock_offset_ns;	 /* realtime - monotonic */
 	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
@@ -36,6 +37,7 @@ struct session {
 	uint64_t segments_ns;
 	dump_segment_ctls segment_ctls; /* of base_version of base_repo */
 	segment_rates rates;		/* of the last sample */
+	struct sample last;		/* a copy of it, where somebody can ask for it */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 	VEC(struct session_cut) cuts;  /* not handed out yet */
@@ -60,6 +62,9 @@ void session_note_cut(struct session *s, const struct checkpoint_request *r, int
 /* A daemon goes on without a process that it can't follow any more; others end with @err. */
 int session_drop(struct session *s, struct tracked *p, int err) _must_use_;
 int session_take_stacks(struct session *s) _must_use_;
+
+/* session_raw.c: copy the batch, where the session is to. */
+int session_keep_raw(struct session *s) _must_use_;
 
 /* peers.c */
 /* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */
@@ -93,6 +98,9 @@ int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *
 
 /* Keep the dirty rates of @sample for whoever asks over the control socket. */
 int segments_note_rates(struct session *s, const struct sample *sample) _must_use_;
+
+/* control_look.c: keep @sample for whoever asks over the control socket. */
+int session_note_sample(struct session *s, const struct sample *sample) _must_use_;
 
 /* Take in what is in the batch, after draining the rings into it (session_events.c). */
 int session_take_events(struct session *s, struct trace_events *out,

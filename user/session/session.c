@@ -103,6 +103,7 @@ static void open_events(struct session *s)
 	const char *ring = getenv("ICP_FAULT_RING"); /* bytes: the tests lose events with it */
 	struct events_config config = {
 		.no_syscalls = !s->config.segment_events,
+		.stack_period_ns = s->config.stack_period_ns,
 		.fault_ring_bytes = ring ? strtoul(ring, NULL, 0) : 0,
 	};
 
@@ -210,6 +211,8 @@ void session_close(struct session *s)
 	vec_free(&s->cuts);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
+	event_batch_free(&s->raw);
+	sample_clear(&s->last);
 	events_close(s->events);
 	symbols_free(s->symbols);
 	warden_close(s->warden);
@@ -451,6 +454,8 @@ int session_sample(struct session *s, struct sample *out)
 		err = sample_segments(s, out);
 	if (!err)
 		err = segments_note_rates(s, out);
+	if (!err)
+		err = session_note_sample(s, out);
 	return err ? err : let_go(s);
 }
 
