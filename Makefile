@@ -205,6 +205,8 @@ $(B)/tests/targets/core_target: | $(B)/tests/targets/libcore_target.so
 
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
+PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
+
 .PHONY: tests
 tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
 
@@ -228,7 +230,6 @@ $(B)/tests/bin/nginx:
 	@scripts/unpack-package nginx $(B)/tests/nginx
 	$(Q)ln -sfn ../nginx/usr/sbin/nginx $@
 
-PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
 $(PROMETHEUS):
 	$(call say,UNPACK,prometheus)
 	@scripts/unpack-package prometheus $(B)/tests/prometheus && touch $@
