@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+// What all charts share: the manner of their axes and tips. Chart is Chart.js 3, a script of its own (chart.js).
+
+import { bytes } from './format.js';
+import { color, fontFamily, onThemeChange, stillness } from './theme.js';
+
+const charts = new Set();
+
+function manner() {
+	const { defaults } = window.Chart;
+	defaults.font = { family: fontFamily(), size: 12 };
+	defaults.color = color('muted');
+	defaults.borderColor = color('line');
+	defaults.animation = false;
+	defaults.maintainAspectRatio = false;
+	defaults.transitions.active.animation.duration = stillness() ? 0 : 120;
+	defaults.plugins.legend.display = false;
+	Object.assign(defaults.plugins.tooltip, {
+		backgroundColor: color('ink'),
+		titleColor: color('panel'),
+		bodyColor: color('panel'),
+		titleFont: { weight: '600' },
+		padding: 8,
+		cornerRadius: 4,
+		caretSize: 0,
+		boxWidth: 10,
+		boxHeight: 2,
+		boxPadding: 6,
+	});
+}
+
+// paint(chart) sets the colours of its own that depend on the theme.
+export function makeChart(place, config, paint) {
+	manner();
+	const chart = new window.Chart(place.querySelector('canvas'), config);
+	charts.add({ chart, paint });
+	paint(chart);
+	chart.update('none');
+	return chart;
+}
+
+onThemeChange(() => {
+	manner();
+	for (const { chart, paint } of charts) {
+		for (const scale of Object.values(chart.options.scales)) {
+			scale.ticks.color = color('muted');
+			if (scale.grid.display !== false) scale.grid.color = color('line');
+		}
+		Object.assign(chart.options.plugins.tooltip, window.Chart.defaults.plugins.tooltip);
+		paint(chart);
+		chart.update('none');
+	}
+});
+
+// 1, 2, 5, 10.. of a unit of 1024: the distance of about n lines below max.
+export function byteStep(max, n = 4) {
+	if (!(max > 0)) return 256;
+	const unit = 1024 ** Math.max(0, Math.floor(Math.log(max / n) / Math.log(1024)));
+	for (const base of [1, 2, 5, 10, 20, 50, 100, 200, 500]) if (base * unit * n >= max) return base * unit;
+	return 1024 * unit;
+}
+
+// A line's label: 20 MiB, not 20.0 MiB.
+export const roundLabel = (text) => text.replace(/\.0+(?= )/, '');
+
+// From zero to a round number above all, always as wide: nothing moves sideways when the numbers grow.
+export function byteAxis(suffix = '') {
+	return {
+		axis: 'y',
+		bounds: 'data',
+		beginAtZero: true,
+		grid: { drawBorder: false, drawTicks: false },
+		ticks: { padding: 8, callback: (value) => (value ? roundLabel(bytes(value)) + suffix : '0') },
+		afterDataLimits(axis) {
+			axis.step = byteStep(axis.max);
+			axis.max = Math.max(1, Math.ceil(axis.max / axis.step)) * axis.step;
+			axis.min = 0;
+		},
+		afterBuildTicks(axis) {
+			const n = Math.round(axis.max / axis.step);
+			axis.ticks = Array.from({ length: n + 1 }, (_, i) => ({ value: i * axis.step }));
+		},
+		afterFit(axis) {
+			axis.width = 76;
+		},
+	};
+}
+
+// The time before now, which is axis.max.
+export const agoAxis = (span) => ({
+	type: 'linear',
+	grid: { drawBorder: false, tickLength: 4 },
+	ticks: { align: 'inner', maxRotation: 0, callback: (_, i, ticks) => agoLabel(ticks[i].ago) },
+	afterBuildTicks(axis) {
+		const step = axis.width < 420 ? 120 : 60;
+		axis.ticks = [];
+		for (let ago = span - (span % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, ago });
+	},
+});
+
+export const agoLabel = (seconds) => (seconds ? `−${seconds / 60} min` : 'now');
