@@ -40,6 +40,28 @@ struct {
 	__uint(max_entries, 4 << 20);
 } changes SEC(".maps") __weak;
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} stacks SEC(".maps") __weak;
+
+/* What was told in the current ICP_BUDGET_NS of this processor. */
+struct icp_budget {
+	__u64 start;
+	__u32 told, untold;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct icp_budget);
+} budgets SEC(".maps") __weak;
+
+/* Faults told per processor and ICP_BUDGET_NS before a storm is thinned; 0: all of them. */
+const volatile __u32 fault_budget __weak = 0;
+/* A process's stack is taken once in so many ns per processor; 0: never. */
+const volatile __u64 stack_period_ns __weak = 0;
+
 /* Written once by learn_observer, before anything is attached. level 0: the initial pid
  * namespace. */
 struct icp_observer observer __weak = {};

@@ -64,8 +64,23 @@ struct icp_fault {
 		     */
 	icp_u32 pid;
 	icp_u32 tid;
-	icp_u32 flags; /* ICP_FAULT_* */
-	icp_u32 pad;
+	icp_u32 flags;	/* ICP_FAULT_* */
+	icp_u32 weight; /* how many faults it stands for: 1, or more under a storm */
+};
+
+/* Under a storm: so many faults are told per processor and this time, then one in so many. */
+#define ICP_BUDGET_NS 100000000ull
+#define ICP_KEEP_EVERY 64u /* a power of two */
+
+#define ICP_STACK_DEPTH 32
+
+/* The user stack of a write fault, taken at a bounded rate: ring `stacks`. */
+struct icp_stack {
+	icp_u32 pid;
+	icp_u32 tid;
+	icp_u32 weight; /* faults of the process on this processor since the one before */
+	icp_u32 n;
+	icp_u64 ip[ICP_STACK_DEPTH]; /* innermost first */
 };
 
 struct icp_change {
@@ -92,6 +107,9 @@ struct icp_counters {
 	icp_u64 readers_in, readers_out;
 	icp_u64 hard_locks; /* of those: no page fault of the target took it; see guard.bpf.c */
 	icp_u64 follow;	    /* children of this target are added too */
+	icp_u64 untold;	    /* faults that were counted and, under a storm, not told */
+	icp_u64 stack_ns;   /* of this processor: when the last stack was taken */
+	icp_u64 stack_skipped; /* faults since then */
 };
 
 /* In the map `members`, with the keys of `targets`. */
@@ -109,6 +127,7 @@ struct icp_observer {
 
 _Static_assert(sizeof(struct icp_fault) == 40, "icp_fault");
 _Static_assert(sizeof(struct icp_change) == 56, "icp_change");
-_Static_assert(sizeof(struct icp_counters) == 88, "icp_counters");
+_Static_assert(sizeof(struct icp_counters) == 112, "icp_counters");
+_Static_assert(sizeof(struct icp_stack) == 272, "icp_stack");
 
 #endif

@@ -147,8 +147,9 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	if (then->readers_in != then->readers_out || now.hard_locks != then->hard_locks)
 		return false; /* it may have done its work after the take */
 	faults = p->direct_io ? 0 : now.faults_kernel - then->faults_kernel;
-	return now.lost_faults == then->lost_faults && now.lost_changes == then->lost_changes &&
-	       now.write_locks == then->write_locks &&
+	/* one that was not told may be under way still: last_faults does not know it */
+	return !now.untold && now.lost_faults == then->lost_faults &&
+	       now.lost_changes == then->lost_changes && now.write_locks == then->write_locks &&
 	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks + faults;
 }
 

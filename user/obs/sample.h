@@ -49,6 +49,7 @@ struct process_sample {
 	uint64_t wws_pages[WINDOWS];
 	uint64_t faults, kernel_faults;
 	uint64_t lost_events;
+	uint64_t untold_faults;		   /* counted in @faults, not in writers: a storm */
 	bool events_complete;		   /* events explain every change of the interval */
 	VEC(struct vma_stat) vmas;	   /* most written first */
 	VEC(struct segment_stat) segments; /* every attached one */

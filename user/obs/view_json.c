@@ -3,8 +3,8 @@
 #include "obs/view.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <jansson.h>
+
+#include "obs/json.h"
 
 /* Numbers of pages and bytes are below 2^63: a 64-bit address space has 2^52 pages. */
 #define COUNT(n) ((json_int_t)(n))
@@ -19,37 +19,6 @@ static int put(const struct view *v, json_t *line)
 	return view_flush(v);
 }
 
-static json_t *address(uint64_t addr)
-{
-	char text[24];
-
-	snprintf(text, sizeof(text), "0x%" PRIx64, addr);
-	return json_string(text);
-}
-
-static json_t *key_text(int32_t key)
-{
-	char text[16];
-
-	snprintf(text, sizeof(text), "0x%08x", (unsigned)key);
-	return json_string(text);
-}
-
-/* Names come from files and threads and may hold any bytes: what is not UTF-8 becomes '?'. */
-static json_t *name_text(const char *name)
-{
-	json_t *text = json_string(name);
-	char clean[512];
-	size_t i = 0;
-
-	if (text)
-		return text;
-	for (; name[i] && i + 1 < sizeof(clean); i++)
-		clean[i] = (unsigned char)name[i] < 0x80 ? name[i] : '?';
-	clean[i] = 0;
-	return json_string(clean);
-}
-
 static int start(const struct view *v, const struct trace_info *info, const pid_t *pids,
 		 size_t n)
 {
@@ -62,7 +31,7 @@ static int start(const struct view *v, const struct trace_info *info, const pid_
 			     "version", ICP_VERSION, "time", info->start_time, "pids", list,
 			     "tracker", info->tracker, "page_size", COUNT(info->page_size),
 			     "interval_s", info->interval_s, "events", info->events,
-			     "no_events", info->events ? NULL : name_text(info->no_events)));
+			     "no_events", info->events ? NULL : json_name(info->no_events)));
 }
 
 static json_t *vmas(const struct process_sample *p)
@@ -70,10 +39,11 @@ static json_t *vmas(const struct process_sample *p)
 	json_t *list = json_array();
 
 	vec_each (vma, &p->vmas)
-		json_array_append_new(
-			list, json_pack("{s:o, s:o, s:o, s:I}", "start", address(vma->start),
-					"end", address(vma->end), "name", name_text(vma->name),
-					"dirty_pages", COUNT(vma->dirty_pages)));
+		json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:I}", "start",
+						      json_address(vma->start), "end",
+						      json_address(vma->end), "name",
+						      json_name(vma->name), "dirty_pages",
+						      COUNT(vma->dirty_pages)));
 	return list;
 }
 
@@ -88,7 +58,7 @@ static json_t *segments(const struct process_sample *p)
 			json_array_append_new(pids, json_integer(*pid));
 		json_array_append_new(list,
 				      json_pack("{s:o, s:i, s:I, s:I, s:I, s:I, s:o}", "key",
-						key_text(seg->key), "id", seg->id, "size",
+						json_key(seg->key), "id", seg->id, "size",
 						COUNT(seg->size), "dirty_pages",
 						COUNT(seg->dirty_pages), "dirty_pages_all",
 						COUNT(seg->dirty_pages_all), "attach_count",
@@ -104,7 +74,7 @@ static json_t *writers(const struct process_sample *p)
 	vec_each (w, &p->writers)
 		json_array_append_new(
 			list, json_pack("{s:i, s:o, s:o, s:I, s:I}", "tid", w->tid, "comm",
-					name_text(w->comm), "function", name_text(w->function),
+					json_name(w->comm), "function", json_name(w->function),
 					"faults", COUNT(w->faults), "kernel_faults",
 					COUNT(w->kernel_faults)));
 	return list;
@@ -130,7 +100,7 @@ static int show_sample(const struct view *v, const struct trace_info *info,
 				    "s:I, s:I, s:I, s:b, s:o, "
 				    "s:o, s:o}",
 				    "type", "sample", "time", s->time, "index", (int)s->index,
-				    "pid", p->pid, "comm", name_text(p->comm), "ended",
+				    "pid", p->pid, "comm", json_name(p->comm), "ended",
 				    p->ended, "interval_s", p->interval_s, "dirty_pages",
 				    COUNT(p->dirty_pages), "dirty_bytes_per_s",
 				    p->dirty_bytes_per_s, "unknown_pages",
@@ -150,18 +120,19 @@ static int show_event(const struct view *v, const struct trace_event *e)
 
 	switch (e->kind) {
 	case TRACE_WRITE:
-		json_object_update_new(
-			line, json_pack("{s:s, s:o, s:o, s:o, s:o, s:b}", "type", "write",
-					"address", address(e->addr), "vma", name_text(e->vma),
-					"ip", address(e->ip), "function",
-					name_text(e->function), "kernel", e->kernel));
+		json_object_update_new(line,
+				       json_pack("{s:s, s:o, s:o, s:o, s:o, s:b}", "type",
+						 "write", "address", json_address(e->addr),
+						 "vma", json_name(e->vma), "ip",
+						 json_address(e->ip), "function",
+						 json_name(e->function), "kernel", e->kernel));
 		break;
 	case TRACE_SEGMENT:
 		json_object_update_new(
 			line, json_pack("{s:s, s:s, s:o, s:i, s:I, s:o?, s:I, s:s?}", "type",
-					"segment", "op", e->op, "key", key_text(e->key), "id",
+					"segment", "op", e->op, "key", json_key(e->key), "id",
 					e->id, "size", COUNT(e->size), "address",
-					e->addr ? address(e->addr) : NULL, "attach_count",
+					e->addr ? json_address(e->addr) : NULL, "attach_count",
 					COUNT(e->attach_count), "implied", e->implied));
 		break;
 	case TRACE_PROCESS:
@@ -184,7 +155,7 @@ static int show_summary(const struct view *v, const struct trace_info *info,
 			list,
 			json_pack("{s:i, s:o, s:b, s:f, s:I, s:I, s:I, s:I, s:f, s:I, s:I, "
 				  "s:I, s:f}",
-				  "pid", t->pid, "comm", name_text(t->comm), "ended", t->ended,
+				  "pid", t->pid, "comm", json_name(t->comm), "ended", t->ended,
 				  "seconds", t->seconds, "samples", COUNT(t->samples),
 				  "dirty_pages", COUNT(t->dirty_pages), "unique_pages",
 				  COUNT(t->unique_pages), "peak_dirty_pages",

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/random.h>
 
 #define CHUNK_BITS 9
@@ -245,6 +246,46 @@ uint64_t wws_count(struct wws *w, uint64_t tick, uint32_t window)
 	for (uint32_t i = 0; i < window && i < w->span && i <= w->tick; i++)
 		pages += w->recent[(w->tick - i) % w->span];
 	return pages;
+}
+
+/* The first range that ends above @page. */
+static size_t range_from(const struct wws_range *ranges, size_t n, uint64_t page,
+			 unsigned shift)
+{
+	size_t low = 0, high = n;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (ranges[middle].end >> shift <= page)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void wws_count_in(const struct wws *w, const uint32_t *windows, size_t n_windows,
+		  const struct wws_range *ranges, size_t n, uint64_t *pages)
+{
+	uint32_t now = (uint32_t)(w->tick - w->base);
+
+	memset(pages, 0, n * n_windows * sizeof(*pages));
+	for (struct chunk *c = w->oldest; w->started && c; c = c->newer) {
+		uint64_t first = c->number << CHUNK_BITS;
+		size_t at = range_from(ranges, n, first, w->page_shift);
+
+		for (unsigned i = 0; i < CHUNK_PAGES && at < n; i++) {
+			if (!c->stamp[i])
+				continue;
+			while (at < n && ranges[at].end >> w->page_shift <= first + i)
+				at++;
+			if (at == n || ranges[at].start >> w->page_shift > first + i)
+				continue;
+			for (size_t k = 0; k < n_windows; k++)
+				pages[at * n_windows + k] += now - c->stamp[i] < windows[k];
+		}
+	}
 }
 
 size_t wws_memory(const struct wws *w)

@@ -46,6 +46,16 @@ int wws_add(struct wws *w, uint64_t start, uint64_t end, uint64_t tick) _must_us
  */
 uint64_t wws_count(struct wws *w, uint64_t tick, uint32_t window);
 
+/*
+ * The same for each of @n ranges (ascending, disjoint): pages[i * n_windows + k] of ranges[i] and windows[k]. Costs O(pages of all
+ * chunks). Does not advance.
+ */
+struct wws_range {
+	uint64_t start, end; /* bytes, page aligned */
+};
+void wws_count_in(const struct wws *w, const uint32_t *windows, size_t n_windows,
+		  const struct wws_range *ranges, size_t n, uint64_t *pages);
+
 /* Bytes held in chunks now. */
 size_t wws_memory(const struct wws *w);
 

@@ -124,6 +124,20 @@ uint64_t tasks_start_time(pid_t pid)
 	return state == 'Z' || state == 'X' ? 0 : start;
 }
 
+pid_t tasks_parent(pid_t pid)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *after;
+	char path[32];
+	int parent;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (pid <= 0 || io_read_file(AT_FDCWD, path, &text, NULL))
+		return 0;
+	after = strrchr(text, ')');
+	return after && sscanf(after, ") %*c %d", &parent) == 1 ? parent : 0;
+}
+
 bool tasks_comm(pid_t pid, char comm[16])
 {
 	_cleanup_free_ char *text = NULL;

@@ -26,6 +26,8 @@ char tasks_state(pid_t pid);
 
 /* Field 22 of /proc/PID/stat (clock ticks since boot), 0 when there is no such process or it is dead. */
 uint64_t tasks_start_time(pid_t pid);
+/* Its parent, 0 when there is no such process (or none in our pid namespace). */
+pid_t tasks_parent(pid_t pid);
 /* Its name; false when there is no such process. */
 bool tasks_comm(pid_t pid, char comm[16]);
 

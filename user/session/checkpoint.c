@@ -51,7 +51,7 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 	if (!p->tracker)
 		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again",
 			      pid);
-	if (memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo))) {
+	if (memcmp(p->since_repo, repo->record.id, sizeof(p->since_repo))) {
 		p->since_version = 0;
 		ctl_free(take_ptr(p->ctl));
 	}
@@ -128,26 +128,35 @@ static int run_phases(struct session *s, struct dump *d, const struct repo *repo
 	return err ? err : dump_commit(d, out);
 }
 
-/* A session goes on from its own last version, whatever others added; a prune may have removed that. */
-static int choose_parent(const struct session *s, struct repo *repo, uint32_t *parent)
+/* A job goes on from its own last version, whatever others added; a prune may have removed that. */
+static int choose_parent(struct session *s, const struct checkpoint_request *r,
+			 struct repo *repo, uint32_t *parent)
 {
+	const struct tracked *p = r->n_roots ? session_find(s, r->roots[0]) : NULL;
 	const struct version *v;
+	uint32_t own = 0;
 	int err = -ENOENT;
 
-	if (s->base_version && !memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
-		err = repo_version(repo, s->base_version, &v);
+	if (p && p->since_version &&
+	    !memcmp(p->since_repo, repo->record.id, sizeof(p->since_repo)))
+		own = p->since_version;
+	else if (!memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+		own = s->base_version;
+	if (own)
+		err = repo_version(repo, own, &v);
 	if (err && err != -ENOENT)
 		return err;
 	if (err || v->state != VERSION_COMMITTED)
 		return repo_latest(repo, parent);
-	*parent = s->base_version;
+	*parent = own;
 	return 0;
 }
 
-/* They are of one repository. */
-static void check_segment_ctls(struct session *s, const struct repo *repo)
+/* They are of one version. */
+static void check_segment_ctls(struct session *s, const struct repo *repo, uint32_t parent)
 {
-	if (!memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)))
+	if (!memcmp(s->base_repo, repo->record.id, sizeof(s->base_repo)) &&
+	    s->base_version == parent)
 		return;
 	vec_each (c, &s->segment_ctls)
 		ctl_free(c->ctl);
@@ -180,9 +189,9 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 			       : r->how == DUMP_THAW ? DEADLINE_MS
 						     : DEADLINE_HOLD_MS,
 	};
-	int err = choose_parent(s, repo, &config.parent);
+	int err = choose_parent(s, r, repo, &config.parent);
 
-	check_segment_ctls(s, repo);
+	check_segment_ctls(s, repo, config.parent);
 	return err ? err : dump_open(&config, out);
 }
 
@@ -204,9 +213,10 @@ static void rebase(struct session *s, const struct repo *repo, uint32_t version)
 	memcpy(s->base_repo, repo->record.id, sizeof(s->base_repo));
 	s->base_version = version;
 	vec_each (p, &s->processes) {
-		(*p)->since_version = (*p)->in_dump ? version : 0;
 		if (!(*p)->in_dump)
-			dirty_clear(&(*p)->since);
+			continue; /* another job's: it goes on from its own version */
+		(*p)->since_version = version;
+		memcpy((*p)->since_repo, repo->record.id, sizeof((*p)->since_repo));
 	}
 }
 
@@ -263,8 +273,7 @@ static int try_checkpoint(struct session *s, const struct checkpoint_request *re
 	return err ? err : end;
 }
 
-int session_checkpoint(struct session *s, const struct checkpoint_request *r,
-		       struct dump_result *out)
+static int cut(struct session *s, const struct checkpoint_request *r, struct dump_result *out)
 {
 	_cleanup_repo_ struct repo *repo = NULL;
 	int err = repo_open(r->dir, REPO_CREATE, &repo);
@@ -281,6 +290,19 @@ int session_checkpoint(struct session *s, const struct checkpoint_request *r,
 			break;
 	}
 	return err ? wrap(err, "checkpoint") : 0;
+}
+
+int session_checkpoint(struct session *s, const struct checkpoint_request *r,
+		       struct dump_result *out)
+{
+	int err;
+
+	s->cutting = r->n_roots ? r->roots[0] : 0;
+	err = cut(s, r, out);
+	s->cutting = 0;
+	if (s->config.daemon)
+		session_note_cut(s, r, err, out);
+	return err;
 }
 
 const struct dump_progress *session_progress(const struct session *s)

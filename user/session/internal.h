@@ -28,16 +28,18 @@ struct session {
 	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
 	unsigned index;
 	int epoll;
-	uint8_t base_repo[16]; /* the repository that the processes' since_version is of */
-	uint32_t
-		base_version; /* the next version there is a child of this one; 0: of the newest */
+	/* The last version that was cut, or restarted: the next one there is its child, for processes that have none of their own. */
+	uint8_t base_repo[16];
+	uint32_t base_version;	      /* 0: of the newest */
 	struct control *control;      /* NULL: nobody can ask */
 	struct sysvshm segments_seen; /* at the last look, which was at segments_ns */
 	uint64_t segments_ns;
-	dump_segment_ctls segment_ctls; /* of base_repo */
+	dump_segment_ctls segment_ctls; /* of base_version of base_repo */
 	segment_rates rates;		/* of the last sample */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
+	VEC(struct session_cut) cuts;  /* not handed out yet */
+	_Atomic pid_t cutting;
 };
 
 struct tracked *session_find(struct session *s, pid_t pid);
@@ -46,6 +48,14 @@ struct tracked *session_find(struct session *s, pid_t pid);
 int session_add(struct session *s, pid_t pid) _must_use_;
 /* Take in events and lay-out changes, so that every tracker belongs to its process's present memory. */
 int session_catch_up(struct session *s) _must_use_;
+
+/* daemon.c */
+/* A checkpoint has ended with @err, @out. */
+void session_note_cut(struct session *s, const struct checkpoint_request *r, int err,
+		      const struct dump_result *out);
+/* A daemon goes on without a process that it can't follow any more; others end with @err. */
+int session_drop(struct session *s, struct tracked *p, int err) _must_use_;
+int session_take_stacks(struct session *s) _must_use_;
 
 /* peers.c */
 /* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */

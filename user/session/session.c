@@ -11,6 +11,11 @@
 #include "base/page.h"
 #include "proc/tasks.h"
 
+/* What a daemon may cost: told faults, stacks (100 a second), memory. */
+#define DAEMON_BUDGET (SESSION_FAULTS_PER_S / 10) /* in ICP_BUDGET_NS */
+#define DAEMON_STACK_NS 10000000u
+#define DAEMON_RING (1u << 20)
+
 /* A child that ends or execs at once is not worth stopping: it gets this long first. */
 #define NEWCOMER_NS 20000000u
 
@@ -50,6 +55,7 @@ int session_add(struct session *s, pid_t pid)
 		goto forget;
 	}
 	*slot = p;
+	p->forgets = s->config.daemon;
 	return 0;
 forget:
 	if (s->events)
@@ -94,13 +100,20 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 
 static void open_events(struct session *s)
 {
+	int err;
 	const char *ring = getenv("ICP_FAULT_RING"); /* bytes: the tests lose events with it */
 	struct events_config config = {
 		.no_syscalls = !s->config.segment_events,
 		.fault_ring_bytes = ring ? strtoul(ring, NULL, 0) : 0,
 	};
-	int err = events_open(&config, &s->events);
 
+	if (s->config.daemon) {
+		config.fault_budget = DAEMON_BUDGET;
+		config.stack_period_ns = DAEMON_STACK_NS;
+		config.change_ring_bytes = DAEMON_RING;
+		config.fault_ring_bytes = ring ? config.fault_ring_bytes : DAEMON_RING;
+	}
+	err = events_open(&config, &s->events);
 	s->info.events = !err;
 	if (err)
 		snprintf(s->info.no_events, sizeof(s->info.no_events), "%s", err_text(err));
@@ -195,6 +208,7 @@ void session_close(struct session *s)
 		ctl_free(c->ctl);
 	vec_free(&s->segment_ctls);
 	vec_free(&s->gone);
+	vec_free(&s->cuts);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
 	events_close(s->events);
@@ -202,6 +216,17 @@ void session_close(struct session *s)
 	warden_close(s->warden);
 	cleanup_fd(&s->epoll);
 	free(s);
+}
+
+int session_admit(struct session *s, pid_t pid)
+{
+	int err = session_add(s, pid);
+	pid_t owner = err == -EBUSY ? control_owner(pid) : 0;
+
+	if (owner && owner != getpid())
+		return refuse(err, "pid %d is followed by another icp-bpf already (pid %d)",
+			      pid, owner);
+	return err || !s->config.tree ? err : add_descendants(s, pid, false);
 }
 
 const struct trace_info *session_info(const struct session *s)
@@ -307,13 +332,14 @@ static int let_go(struct session *s)
 			s->processes.data[kept++] = p;
 			continue;
 		}
-		total = vec_push(&s->gone);
+		total = s->config.daemon ? NULL : vec_push(&s->gone);
 		if (total) {
 			*total = p->total;
 			total->ended = true;
 		}
 		if (s->events)
 			events_del(s->events, p->target->pid);
+		symbols_forget(s->symbols, p->target->pid);
 		tracked_free(p);
 	}
 	s->processes.n = kept;
@@ -335,6 +361,8 @@ int session_step(struct session *s, struct trace_events *out, bool every_fault)
 			err = add_descendants(s, p->target->pid, false);
 		if (!err)
 			err = keep_up(s, p);
+		if (err)
+			err = session_drop(s, p, err);
 	}
 	if (!err && s->config.checkpoints) /* nobody will sample them for the last time */
 		err = let_go(s);
@@ -355,7 +383,8 @@ static void sample_counters(struct session *s, struct tracked *p, struct process
 		now.lost_faults - then->lost_faults + now.lost_changes - then->lost_changes;
 	locks = now.read_locks - then->read_locks;
 	explained = now.own_locks - then->own_locks + out->kernel_faults;
-	out->events_complete = !out->lost_events && locks <= explained;
+	out->untold_faults = now.untold - then->untold;
+	out->events_complete = !out->lost_events && !now.untold && locks <= explained;
 	p->total.faults += out->faults;
 	p->total.kernel_faults += out->kernel_faults;
 	p->total.lost_events += out->lost_events;
@@ -414,6 +443,10 @@ int session_sample(struct session *s, struct sample *out)
 		struct process_sample *p = vec_push(&out->processes);
 
 		err = p ? sample_process(s, s->processes.data[i], p) : fail(-ENOMEM, "sample");
+		if (p && err)
+			err = session_drop(s, s->processes.data[i], err);
+		if (p)
+			p->ended |= s->processes.data[i]->ended;
 	}
 	if (!err)
 		err = sample_segments(s, out);

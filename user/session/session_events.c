@@ -56,7 +56,7 @@ static int take_fault(struct session *s, const struct icp_fault *f, struct trace
 		return 0;
 	if (!p)
 		return 0; /* a child that ended before it was attached */
-	err = sites_add(&p->sites, f->tid, f->ip, f->flags & ICP_FAULT_KERNEL);
+	err = sites_add(&p->sites, f->tid, f->ip, f->flags & ICP_FAULT_KERNEL, f->weight);
 	return err || !out ? err : report_fault(s, p, f, out);
 }
 
@@ -135,6 +135,8 @@ int session_take_events(struct session *s, struct trace_events *out, bool every_
 		err = take_fault(s, &s->batch.faults.data[i], every_fault ? out : NULL);
 	for (size_t i = 0; !err && i < s->batch.changes.n; i++)
 		err = take_change(s, &s->batch.changes.data[i], out);
+	if (!err)
+		err = session_take_stacks(s);
 	s->batch.faults.n = s->batch.changes.n = 0;
 	if (!err && out && out->n > first)
 		qsort(out->data + first, out->n - first, sizeof(*out->data), by_time);

@@ -36,7 +36,7 @@ static int grow(struct sites *sites)
 	return 0;
 }
 
-int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel)
+int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel, uint32_t weight)
 {
 	struct site *s;
 
@@ -50,8 +50,8 @@ int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel)
 	sites->used += !s->faults;
 	s->ip = ip;
 	s->tid = tid;
-	s->faults++;
-	s->kernel_faults += kernel;
+	s->faults += weight;
+	s->kernel_faults += kernel ? weight : 0;
 	return 0;
 }
 

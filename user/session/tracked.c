@@ -109,6 +109,7 @@ void tracked_free(struct tracked *p)
 	maps_free(&p->maps);
 	wws_free(p->wws);
 	free(p->sites.slots);
+	vec_free(&p->stacks);
 	vec_free(&p->attached);
 	dirty_free(&p->dirty);
 	dirty_free(&p->ever);
@@ -233,7 +234,7 @@ int tracked_sample(struct tracked *p, size_t top, struct process_sample *out)
 	p->tick++;
 	for (size_t i = 0; !err && i < p->dirty.n; i++)
 		err = wws_add(p->wws, p->dirty.data[i].start, p->dirty.data[i].end, p->tick);
-	if (!err && p->dirty.n)
+	if (!err && p->dirty.n && !p->forgets)
 		err = dirty_join(&p->ever, &p->dirty);
 	if (err)
 		return err;

@@ -42,11 +42,14 @@ struct tracked {
 	struct wws *wws;
 	uint32_t window_ticks[WINDOWS];
 	struct sites sites;
+	VEC(struct icp_stack) stacks; /* since the last sample; a daemon's */
 	VEC(struct attachment) attached;
 	struct dirty dirty, ever;
+	bool forgets;		/* a daemon's: `ever` stays empty */
 	struct dirty since;	/* since version since_version; kept only when that is not 0 */
 	struct dirty unsampled; /* taken by a checkpoint since the last sample */
 	uint32_t since_version;
+	uint8_t since_repo[16]; /* the repository that it is of */
 	struct ctl *
 		ctl; /* of that version: reading it again costs what is resident, not what changed */
 	bool in_dump;		     /* part of the checkpoint that is being cut */
@@ -57,8 +60,9 @@ struct tracked {
 	struct process_total total;
 };
 
-/* Count one fault. -ENOMEM. */
-int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel) _must_use_;
+/* Count @weight faults. -ENOMEM. */
+int sites_add(struct sites *sites, uint32_t tid, uint64_t ip, bool kernel,
+	      uint32_t weight) _must_use_;
 void sites_clear(struct sites *sites);
 
 /* Open @pid and attach to it. @fresh: everything it holds was written just now (after execve). */

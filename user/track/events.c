@@ -11,9 +11,11 @@
 #include "track/events_priv.h"
 #include "track/last_faults.h"
 
+#define STACK_RING (512u << 10)
+
 struct events {
 	struct icp_bpf *skel;
-	struct ring_buffer *faults, *changes;
+	struct ring_buffer *faults, *changes, *stacks;
 	struct event_batch *into; /* set during a drain */
 	struct icp_counters *per_cpu;
 	int cpus;
@@ -140,6 +142,10 @@ static int configure(struct events *e, const struct events_config *config, uint3
 		err = bpf_map__set_max_entries(skel->maps.faults, config->fault_ring_bytes);
 	if (!err && config->change_ring_bytes)
 		err = bpf_map__set_max_entries(skel->maps.changes, config->change_ring_bytes);
+	if (!err && config->stack_period_ns)
+		err = bpf_map__set_max_entries(skel->maps.stacks, STACK_RING);
+	skel->rodata->fault_budget = config->fault_budget;
+	skel->rodata->stack_period_ns = config->stack_period_ns;
 	if (!err && config->max_targets)
 		err = bpf_map__set_max_entries(skel->maps.targets, config->max_targets);
 	if (!err && config->max_targets)
@@ -263,7 +269,18 @@ static int on_change(void *ctx, void *data, size_t size)
 	return 0;
 }
 
-/* Two readers, because only the ring of changes may wake. */
+static int on_stack(void *ctx, void *data, size_t size)
+{
+	struct events *e = ctx;
+	struct icp_stack *stack = vec_push(&e->into->stacks);
+
+	if (!stack)
+		return -ENOMEM;
+	*stack = *(struct icp_stack *)data;
+	return 0;
+}
+
+/* Readers of their own, because only the ring of changes may wake. */
 static int open_rings(struct events *e)
 {
 	e->faults = ring_buffer__new(bpf_map__fd(e->skel->maps.faults), on_fault, e, NULL);
@@ -272,6 +289,11 @@ static int open_rings(struct events *e)
 	e->changes = ring_buffer__new(bpf_map__fd(e->skel->maps.changes), on_change, e, NULL);
 	if (!e->changes)
 		return fail(-errno, "map the ring of changes");
+	if (e->skel->rodata->stack_period_ns)
+		e->stacks =
+			ring_buffer__new(bpf_map__fd(e->skel->maps.stacks), on_stack, e, NULL);
+	if (e->skel->rodata->stack_period_ns && !e->stacks)
+		return fail(-errno, "map the ring of stacks");
 	e->cpus = libbpf_num_possible_cpus();
 	if (e->cpus < 1)
 		return fail(-EIO, "count the CPUs");
@@ -315,6 +337,7 @@ void events_close(struct events *e)
 		return;
 	ring_buffer__free(e->faults);
 	ring_buffer__free(e->changes);
+	ring_buffer__free(e->stacks);
 	icp_bpf__destroy(e->skel);
 	free(e->per_cpu);
 	last_faults_free(&e->last);
@@ -372,6 +395,8 @@ int events_drain(struct events *e, struct event_batch *batch)
 	err = ring_buffer__consume(e->faults);
 	if (err >= 0)
 		err = ring_buffer__consume(e->changes);
+	if (err >= 0 && e->stacks)
+		err = ring_buffer__consume(e->stacks);
 	e->into = NULL;
 	return err < 0 ? fail(err, "read the events") : 0;
 }
@@ -380,6 +405,7 @@ void event_batch_free(struct event_batch *batch)
 {
 	vec_free(&batch->faults);
 	vec_free(&batch->changes);
+	vec_free(&batch->stacks);
 }
 
 int events_counters(const struct events *e, pid_t pid, struct icp_counters *out)
@@ -407,6 +433,7 @@ int events_counters(const struct events *e, pid_t pid, struct icp_counters *out)
 		out->readers_in += c->readers_in;
 		out->readers_out += c->readers_out;
 		out->hard_locks += c->hard_locks;
+		out->untold += c->untold;
 	}
 	out->follow = member.follow;
 	return 0;

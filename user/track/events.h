@@ -17,6 +17,7 @@ struct events;
 struct event_batch {
 	VEC(struct icp_fault) faults;	/* in the order they happened */
 	VEC(struct icp_change) changes; /* likewise */
+	VEC(struct icp_stack) stacks;	/* with stack_period_ns only */
 };
 
 struct fault_addresses {
@@ -28,7 +29,11 @@ struct events_config {
 	size_t fault_ring_bytes;  /* power of two and a multiple of the page size; 0: 16 MiB */
 	size_t change_ring_bytes; /* likewise; 0: 4 MiB */
 	uint32_t max_targets;	  /* processes that can be followed at once; 0: 16384 */
-	bool no_faults;		  /* leave the fault programs out */
+	/* Above 0: a storm is thinned in the kernel after so many faults per processor and ICP_BUDGET_NS; the counters stay exact. */
+	uint32_t fault_budget;
+	uint64_t
+		stack_period_ns; /* a user stack per process and processor in this time; 0: none */
+	bool no_faults;		 /* leave the fault programs out */
 	bool no_syscalls; /* don't attach the system-call program yet: see events_calls() */
 };
 
