@@ -13,11 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PAGE   4096u
-#define MAP    4096u /* pages */
-#define HEAP   16u
+#define PAGE 4096u
+#define MAP 4096u /* pages */
+#define HEAP 16u
 #define SHARED 64u
-#define BAND   256u
+#define BAND 256u
 
 static volatile uint8_t *map, *heap, *shared;
 
@@ -53,7 +53,8 @@ int main(void)
 	int id = shmget(IPC_PRIVATE, SHARED * PAGE, IPC_CREAT | 0600);
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	map = mmap(NULL, MAP * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	map = mmap(NULL, MAP * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		   0);
 	/* Below the threshold from which malloc() makes a mapping. */
 	heap = malloc(HEAP * PAGE);
 	shared = shmat(id, NULL, 0);
@@ -66,6 +67,6 @@ int main(void)
 		paint_band(tick);
 		paint_heap(tick);
 		paint_segment(tick);
-		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
 	}
 }

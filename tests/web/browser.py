@@ -16,7 +16,7 @@ FLAGS = """--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-r
     --disable-crash-reporter --disable-dev-shm-usage --disable-domain-reliability --metrics-recording-only --mute-audio
     --hide-scrollbars --disable-background-timer-throttling --disable-renderer-backgrounding
     --disable-backgrounding-occluded-windows --password-store=basic --remote-debugging-pipe""".split()
-SLOW = 120  # seconds after which something is taken to hang, on a busy machine
+SLOW = int(os.environ.get("ICP_WEB_SECONDS", "120"))  # seconds after which something is taken to hang, on a busy machine
 
 
 class Failed(Exception):

@@ -7,6 +7,7 @@ Pictures of it are left in build/tests/web/pictures. Run by tests/run; by hand: 
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import traceback
 import urllib.error
 import urllib.request
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 from browser import Browser, Failed, SLOW  # noqa: E402
 
@@ -104,13 +106,15 @@ def clean(page, url):
     check(not elsewhere, f"requests to elsewhere: {elsewhere}")
 
 
-LIVE = "document.getElementById('connection').dataset.state === 'live'"
+LIVE = "document.getElementById('connection')?.dataset.state === 'live'"
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 CHART = "[...Chart.getChart(document.querySelector('#rate canvas')).data.datasets]"
 # Colours that the canvas of the heat map has, beyond those of the empty one.
 SHADES = """(() => {
-    const canvas = document.querySelector('#heat canvas');
-    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const { width, height } = document.querySelector('#heat canvas');
+    const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+    copy.drawImage(document.querySelector('#heat canvas'), 0, 0);
+    const { data } = copy.getImageData(0, 0, width, height);
     return new Set(new Uint32Array(data.buffer)).size;
 })()"""
 
@@ -125,7 +129,7 @@ def column(page, table, name):
         words = text.replace(",", "").replace("/s", "").split()
         return float(words[0]) * units.get(words[-1], 1)
 
-    return [number(text) if text[:1].isdigit() else text for text in texts]
+    return [number(text) if re.match(r"[0-9][0-9,.]*( |/|$)", text) else text for text in texts]
 
 
 @test
@@ -220,6 +224,7 @@ def everything_by_keyboard(browser):
         before = page.js("document.getElementById('detail-name').textContent")
         page.key("Enter")
         page.until(f"document.getElementById('detail-name').textContent !== {json.dumps(before)}", "Enter opens another process")
+        page.until("document.getElementById('detail').ariaBusy === 'false'", "all of it")
         page.js("document.getElementById('heat').focus()")
         page.until("Number(document.getElementById('heat').dataset.cells) > 20")
         page.key("ArrowDown")
@@ -231,7 +236,7 @@ def everything_by_keyboard(browser):
         page.key("ArrowDown")
         page.until("document.activeElement.getAttribute('aria-level') === '2'", "an arrow goes down the stack")
         page.key("Enter")
-        page.until("document.querySelector('.frame.outer')", "Enter shows a frame in full width")
+        page.until("document.querySelector('.frame.outer') !== null", "Enter shows a frame in full width")
         page.key("Escape")
         page.until("!document.querySelector('.frame.outer')", "Escape goes back")
         clean(page, url)
@@ -302,7 +307,7 @@ def asks_for_a_token(browser):
 def how_files_are_served(browser):
     del browser
     with serving("--match", "^no such process at all$") as url:
-        for path in ("", "style.css", "parts.css", "main.js", "chart.js", "icon.svg", "licences.txt"):
+        for path in ("", "style.css", "parts.css", "main.js", "chart.min.js", "icon.svg", "licences.txt"):
             status, plain, body = get(url + path)
             check(status == 200 and body, f"/{path}: {status}")
             policy = plain["Content-Security-Policy"]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// What all charts share: the manner of their axes and tips. Chart is Chart.js 3, a script of its own (chart.js).
+// What all charts share: the manner of their axes and tips. Chart is Chart.js 3, a script of its own (chart.min.js).
 
 import { bytes } from './format.js';
 import { color, fontFamily, onThemeChange, stillness } from './theme.js';
@@ -72,7 +72,7 @@ export function byteAxis(suffix = '') {
 		grid: { drawBorder: false, drawTicks: false },
 		ticks: { padding: 8, callback: (value) => (value ? roundLabel(bytes(value)) + suffix : '0') },
 		afterDataLimits(axis) {
-			axis.step = byteStep(axis.max);
+			axis.step = byteStep(Math.max(axis.max, 4096));
 			axis.max = Math.max(1, Math.ceil(axis.max / axis.step)) * axis.step;
 			axis.min = 0;
 		},
@@ -89,13 +89,22 @@ export function byteAxis(suffix = '') {
 // The time before now, which is axis.max.
 export const agoAxis = (span) => ({
 	type: 'linear',
+	min: -span,
+	max: 0,
 	grid: { drawBorder: false, tickLength: 4 },
 	ticks: { align: 'inner', maxRotation: 0, callback: (_, i, ticks) => agoLabel(ticks[i].ago) },
 	afterBuildTicks(axis) {
-		const step = axis.width < 420 ? 120 : 60;
+		const within = axis.max - axis.min;
+		const step = agoStep(within, axis.width);
 		axis.ticks = [];
-		for (let ago = span - (span % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, ago });
+		for (let ago = within - (within % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, ago });
 	},
 });
 
-export const agoLabel = (seconds) => (seconds ? `−${seconds / 60} min` : 'now');
+// The distance of the marks of a time axis of so many seconds and pixels.
+export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 80) ?? 7200;
+
+export function agoLabel(seconds) {
+	if (!seconds) return 'now';
+	return seconds % 60 ? `−${seconds} s` : `−${seconds / 60} min`;
+}

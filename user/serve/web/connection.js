@@ -3,7 +3,7 @@
 
 import { dropToken, follow, hasToken, NeedsToken, setToken } from './api.js';
 import { $, setText } from './dom.js';
-import { seconds, timeOfDay } from './format.js';
+import { timeOfDay } from './format.js';
 
 const FIRST_WAIT = 1;
 const LONGEST_WAIT = 15; // seconds
@@ -35,7 +35,7 @@ function askForToken() {
 
 async function countDown(wait) {
 	for (let left = wait; left > 0; left--) {
-		show('lost', `connection lost, again in ${seconds(left)}`);
+		show('lost', `connection lost, again in ${left} s`);
 		await new Promise((done) => setTimeout(done, 1000));
 	}
 	show('lost', 'connection lost, connecting');

@@ -15,7 +15,7 @@ const ROWS = 96;
 const SLOW = 3; // seconds between two looks at what costs more
 
 const areaColumns = [
-	{ id: 'start', label: 'Addresses', kind: 'code', value: (v) => v.start, fill: (cell, v) => {
+	{ id: 'start', label: 'Addresses', kind: 'code', value: (v) => v.start.padStart(20), fill: (cell, v) => {
 		if (!cell.firstChild) cell.append(el('span'), el('span', { class: 'less' }));
 		setText(cell.firstChild, v.start);
 		setText(cell.lastChild, `–${v.end.slice(2)}`);
@@ -24,8 +24,8 @@ const areaColumns = [
 		setText(cell, v.name);
 		cell.title = v.name;
 	} },
-	{ id: 'kind', label: 'Kind', kind: 'text', class: 'less', value: (v) => v.kind },
-	{ id: 'prot', label: 'Access', kind: 'code', class: 'less', value: (v) => v.prot },
+	{ id: 'kind', label: 'Kind', kind: 'text', class: 'least', value: (v) => v.kind },
+	{ id: 'prot', label: 'Access', kind: 'code', class: 'least', value: (v) => v.prot },
 	{ id: 'rate', label: 'Dirty rate', kind: 'num', value: (v) => v.dirty_bytes_per_s, text: (v) => rate(v.dirty_bytes_per_s) },
 	{ id: 'wws10', label: '10 s', title: 'Distinct memory written in 10 seconds', kind: 'num', class: 'less', value: (v) => v.wws_bytes[10], text: (v) => bytes(v.wws_bytes[10]) },
 	{ id: 'wws60', label: '60 s', title: 'Distinct memory written in 60 seconds', kind: 'num', value: (v) => v.wws_bytes[60], text: (v) => bytes(v.wws_bytes[60]) },
@@ -125,6 +125,7 @@ export function detailView(status) {
 		const own = forecast.jobs.find((j) => j.job === job);
 		views.forecast.update(own && { ...own, mtbf_s: forecast.mtbf_s });
 		takeVersions(versions, job, own?.next.dir);
+		$('detail').ariaBusy = 'false';
 	}
 
 	const flameNote = ({ stacks, samples, seconds }) =>
@@ -158,6 +159,7 @@ export function detailView(status) {
 				open = process.pid;
 				setText($('detail-name'), `${process.comm} ${process.pid}`);
 				views.flame.reset();
+				$('detail').ariaBusy = 'true'; // what is there is of another process
 				look(true);
 			}
 			$('detail').hidden = false;

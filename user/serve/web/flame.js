@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// A flame graph of { name, value, children, module }, root on top so that nothing jumps when stacks grow. A frame is an
+// A flame graph of { name, value, children }, root on top so that nothing jumps when stacks grow. A frame is an
 // element with a key of its path: it stays the same one, with its focus, while the numbers change.
 //
 // Keys: arrows move between frames, Enter or a click shows one in full width, Escape goes back.
@@ -21,6 +21,7 @@ function tint(name) {
 export function flameGraph(root, { readout, unit }) {
 	let tree = null;
 	let zoom = ''; // the path of the frame in full width; '' is the root
+	let tallest = 1;
 	let current = ''; // the path of the frame that the keyboard is at
 	const frames = new Map(); // path: { node, frame, parent, depth }
 
@@ -63,7 +64,7 @@ export function flameGraph(root, { readout, unit }) {
 	}
 
 	const describe = (frame) =>
-		`${frame.name}${frame.module ? ` [${frame.module}]` : ''}: ${count(frame.value)} ${unit}, ${percent(frame.value / (tree.value || 1))}`;
+		`${frame.name}: ${count(frame.value)} ${unit}, ${percent(frame.value / (tree.value || 1))}`;
 
 	function makeFrame(path) {
 		const node = el('div', { role: 'treeitem', class: 'frame', tabindex: -1 });
@@ -83,7 +84,7 @@ export function flameGraph(root, { readout, unit }) {
 		const { node } = entry;
 		Object.assign(node.style, { left: `${x}px`, top: `${depth * ROW}px`, width: `${Math.max(width - 1, 1)}px` });
 		node.className = `frame tint-${depth ? tint(frame.name) : 'root'}${outer ? ' outer' : ''}`;
-		setText(node, width > 24 ? frame.name : '');
+		setText(node, width > 24 ? frame.name.replace(/ \[.*\]$/, '') : ''); // the module is in the readout
 		setAttribute(node, 'aria-level', String(depth + 1));
 		setAttribute(node, 'aria-label', describe(frame));
 	}
@@ -98,13 +99,17 @@ export function flameGraph(root, { readout, unit }) {
 				gone.delete(item.path);
 				depth = Math.max(depth, item.depth);
 			}
+		const lost = [...gone].some((path) => frames.get(path).node === document.activeElement);
 		for (const path of gone) {
 			frames.get(path).node.remove();
 			frames.delete(path);
 		}
+		tallest = Math.max(tallest, depth + 1); // it does not shrink: what is below stays in its place
 		root.style.setProperty('--rows', depth + 1);
-		if (!frames.has(current)) current = '';
+		root.style.setProperty('--tallest', tallest);
+		while (current && !frames.has(current)) current = current.slice(0, current.lastIndexOf(PATH));
 		for (const [path, { node }] of frames) node.tabIndex = path === current ? 0 : -1;
+		if (lost) focus(current);
 	}
 
 	function zoomTo(path) {
@@ -146,7 +151,7 @@ export function flameGraph(root, { readout, unit }) {
 			draw();
 		},
 		reset() {
-			[zoom, current] = ['', ''];
+			[zoom, current, tallest] = ['', '', 1];
 			setText(readout, '');
 		},
 	};

@@ -4,7 +4,7 @@
 
 import { crispCanvas, el, setAttribute, setText } from './dom.js';
 import { bytes, count, plural, timeOfDay } from './format.js';
-import { agoLabel } from './charts.js';
+import { agoLabel, agoStep } from './charts.js';
 import { color, fontFamily, onThemeChange } from './theme.js';
 
 const GAP = 3;
@@ -77,7 +77,8 @@ export function heatmap(place, { readout, scale, pageSize }) {
 	// A hairline above a row that does not follow on the one before.
 	function rowTop(row, within, top, high) {
 		const apart = within && high > 3 && map.rows[row].start !== map.rows[row - 1].end ? 1 : 0;
-		return { y: top + within * high + apart, height: high - apart };
+		const y = Math.round(top + within * high) + apart; // whole pixels: no seams
+		return { y, height: Math.max(1, Math.round(top + (within + 1) * high) - y) };
 	}
 
 	const columnX = (column) => {
@@ -152,7 +153,7 @@ export function heatmap(place, { readout, scale, pageSize }) {
 				if (!fill) return;
 				const { y, height } = box.tops[row];
 				context.fillStyle = fill;
-				context.fillRect(x, y, wide, Math.max(1, height));
+				context.fillRect(x, y, wide, height);
 			});
 		});
 	}
@@ -161,10 +162,10 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		const y = height - SCALE / 2;
 		context.fillStyle = color('muted');
 		context.textBaseline = 'middle';
-		const step = [10, 20, 60, 120, 300, 600, 3600].find((s) => (s / box.span) * box.width > 90) ?? 7200;
+		const step = agoStep(box.span, box.width);
 		for (let ago = 0; ago <= box.span; ago += step) {
 			const x = box.left + (1 - ago / box.span) * box.width;
-			const text = step < 60 && ago ? `−${ago} s` : agoLabel(ago);
+			const text = agoLabel(ago);
 			const wide = context.measureText(text).width;
 			if (x - wide / 2 < box.left) break;
 			context.fillText(text, Math.min(x - wide / 2, box.left + box.width - wide), y);

@@ -23,16 +23,16 @@ const columns = [
 		kind: 'num', class: s === 60 ? '' : 'less', value: wws(s), text: (p) => bytes(wws(s)(p)),
 	})),
 	{ id: 'faults', label: 'Write faults', kind: 'num', class: 'less', value: faultRate, text: (p) => perSecond(faultRate(p)) },
-	{ id: 'kernel', label: 'By the kernel', title: 'Write faults where the kernel wrote for the process', kind: 'num', class: 'less',
+	{ id: 'kernel', label: 'By the kernel', title: 'Write faults where the kernel wrote for the process', kind: 'num', class: 'least',
 		value: (p) => p.kernel_faults / (p.interval_s || 1), text: (p) => perSecond(p.kernel_faults / (p.interval_s || 1)) },
-	{ id: 'lost', label: 'Lost', title: 'Events of the last interval that did not fit', kind: 'num', class: 'less', value: (p) => p.lost_events, text: (p) => count(p.lost_events) },
+	{ id: 'lost', label: 'Lost', title: 'Events of the last interval that did not fit', kind: 'num', class: 'least', value: (p) => p.lost_events, text: (p) => count(p.lost_events) },
 ];
 
 const processes = new Processes();
 let status = null;
 let time = 0; // of the last sample
 
-const chart = rateChart($('rate'));
+const chart = rateChart($('rate'), $('rate-note'));
 const detail = detailView(() => status);
 const table = liveTable($('process-table'), columns, {
 	key: (p) => p.pid,

@@ -31,9 +31,10 @@ export class Processes {
 		for (const pid of [...this.#byPid.keys()]) if (!there.has(pid)) this.#byPid.delete(pid);
 	}
 
+	// A pid that is used again is another process.
 	#get({ pid, since }) {
 		let process = this.#byPid.get(pid);
-		if (!process || (since && process.since && process.since !== since)) {
+		if (!process || Math.abs(since - process.since) > 0.01) {
 			process = { pid, history: [], color: this.#colors++, past: false };
 			this.#byPid.set(pid, process);
 		}

@@ -2,14 +2,14 @@
 // The dirty rate of each process over the last minutes: a line for each.
 
 import { agoAxis, byteAxis, makeChart } from './charts.js';
-import { setAttribute } from './dom.js';
+import { setAttribute, setText } from './dom.js';
 import { plural, rate, timeOfDay } from './format.js';
 import { SPAN } from './processes.js';
 import { seriesColor, seriesDash } from './theme.js';
 
 const SPOKEN_EVERY = 10; // seconds: the text of the chart is not for listening to each second
 
-export function rateChart(place) {
+export function rateChart(place, note) {
 	let spoken = 0;
 	const chart = makeChart(place, {
 		type: 'line',
@@ -49,6 +49,14 @@ export function rateChart(place) {
 			'No process is followed');
 	}
 
+	// As much as there is, in round times: it changes twice.
+	function span(processes, time) {
+		const age = time - Math.min(time, ...processes.map(({ history }) => history[0]?.x ?? time));
+		const seconds = age < 58 ? 60 : age < 118 ? 120 : SPAN;
+		setText(note, `of each process, the last ${seconds === 60 ? 'minute' : `${seconds / 60} minutes`}`);
+		return seconds;
+	}
+
 	// Lines are kept by pid, so that what is under the pointer stays.
 	function update(processes, openPid, time) {
 		const before = new Map(chart.data.datasets.map((set) => [set.pid, set]));
@@ -61,7 +69,7 @@ export function rateChart(place) {
 			borderWidth: process.pid === openPid ? 2.5 : 1.25,
 			order: process.pid === openPid ? 0 : 1,
 		}));
-		chart.options.scales.x.min = time - SPAN;
+		chart.options.scales.x.min = time - span(processes, time);
 		chart.options.scales.x.max = time;
 		paint(chart);
 		chart.update('none');

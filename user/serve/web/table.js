@@ -13,7 +13,7 @@ import { el, setAttribute, setText } from './dom.js';
 // What is not known comes last in both directions.
 function compare(a, b, direction = 1) {
 	if (a == null || b == null) return (a == null) - (b == null);
-	return direction * (typeof a === 'string' ? a.localeCompare(b, 'en', { numeric: true }) : a - b);
+	return direction * (typeof a === 'string' ? a.localeCompare(b, 'en') : a - b);
 }
 
 export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen = () => false, empty = 'Nothing yet' }) {
