@@ -223,7 +223,7 @@ $(B)/tests/web/%: tests/web/%.py
 	$(Q)ln -sfn $(abspath $<) $@
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(UNIT_BIN) $(INT_BIN) $(TGT_BIN) $(WEB_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN) $(WEB_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
 $(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
@@ -237,6 +237,12 @@ $(B)/.deps-%: scripts/install-deps
 $(B)/tests/bin/redis-server:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn /usr/bin/redis-check-rdb $@
+
+# Prometheus, unpacked and not installed: the package would start a service.
+PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
+$(PROMETHEUS):
+	$(call say,UNPACK,prometheus)
+	@scripts/unpack-package prometheus $(B)/tests/prometheus && touch $@
 
 # --- what people call --------------------------------------------------------------------------------------------------
 # The goals that begin with an empty machine install packages first, and only then let make look at what is there.

@@ -121,8 +121,9 @@ static int open_parts(struct serve *s)
 	http.session = s->session;
 	http.streams = s->streams;
 	err = http_open(&http, &s->http);
-	if (!err)
-		err = control_open(s->session);
+	if (err)
+		return err;
+	err = control_open(s->session); /* checkpoints of the processes come to us */
 	if (err == -EACCES)
 		err = 0;
 	return err ? err : follow_look(s->follow, s->session, s->model, true);
@@ -262,8 +263,8 @@ int serve_run(const struct serve_config *c)
 	mallopt(M_ARENA_MAX, 2);
 	err = open_parts(&s);
 	if (!err) {
-		note("serving %s, %s", http_url(s.http),
-		     "a sample every interval; Ctrl-C ends it");
+		note("serving %s, a sample every %g s; Ctrl-C ends it", http_url(s.http),
+		     c->interval_s);
 		notify("READY=1");
 		err = loop(&s);
 	}

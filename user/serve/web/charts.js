@@ -102,7 +102,7 @@ export const agoAxis = (span) => ({
 });
 
 // The distance of the marks of a time axis of so many seconds and pixels.
-export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 80) ?? 7200;
+export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 64 + width / 16) ?? 7200;
 
 export function agoLabel(seconds) {
 	if (!seconds) return 'now';

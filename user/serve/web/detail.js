@@ -28,7 +28,7 @@ const areaColumns = [
 	{ id: 'prot', label: 'Access', kind: 'code', class: 'least', value: (v) => v.prot },
 	{ id: 'rate', label: 'Dirty rate', kind: 'num', value: (v) => v.dirty_bytes_per_s, text: (v) => rate(v.dirty_bytes_per_s) },
 	{ id: 'wws10', label: '10 s', title: 'Distinct memory written in 10 seconds', kind: 'num', class: 'less', value: (v) => v.wws_bytes[10], text: (v) => bytes(v.wws_bytes[10]) },
-	{ id: 'wws60', label: '60 s', title: 'Distinct memory written in 60 seconds', kind: 'num', value: (v) => v.wws_bytes[60], text: (v) => bytes(v.wws_bytes[60]) },
+	{ id: 'wws60', label: '60 s', title: 'Distinct memory written in 60 seconds', kind: 'num', class: 'less', value: (v) => v.wws_bytes[60], text: (v) => bytes(v.wws_bytes[60]) },
 ];
 
 const segmentColumns = [
