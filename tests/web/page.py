@@ -69,11 +69,11 @@ def ended(process, how=signal.SIGTERM):
 
 
 @contextlib.contextmanager
-def painters(n):
+def painters(n, program=f"{BUILD}/tests/targets/painter"):
     with contextlib.ExitStack() as all_of_them:
         made = []
         for _ in range(n):
-            child = subprocess.Popen([f"{BUILD}/tests/targets/painter"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            child = subprocess.Popen([program], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             made.append(all_of_them.enter_context(ended(child, signal.SIGKILL)))
             check(child.stdout.readline() == b"ready\n", "the painter is not ready")
             child.stdout.close()
@@ -301,6 +301,51 @@ def asks_for_a_token(browser):
             page.call("Page.reload")
             page.until(LIVE, "live data after a reload, without asking again")
             page.close()
+
+
+@test
+def names_are_text(browser):
+    with tempfile.TemporaryDirectory(prefix="icp-web-") as top:
+        program = f"{top}/<i>&\"'x"
+        os.symlink(f"{BUILD}/tests/targets/painter", program)
+        with painters(1, program) as made, serving("--pid", made[0].pid) as url:
+            page = browser.page(url)
+            page.until("document.querySelectorAll('#process-table tbody th').length === 1")
+            shown = page.js("document.querySelector('#process-table tbody th').textContent")
+            check(shown.startswith("<i>&\"'x"), f"another name: {shown}")
+            page.until("document.querySelectorAll('.frame').length > 1", "a flame graph")
+            check(page.js("document.querySelector('main i:not(.bar > i)')") is None, "a name became an element")
+            clean(page, url)
+            page.close()
+
+
+@test
+def numbers_and_events_are_read(browser):
+    with serving("--match", "^no such process at all$") as url:
+        page = browser.page(url)
+        page.until(LIVE)
+        for call, text in (("bytes(0)", "0 B"), ("bytes(999)", "999 B"), ("bytes(1000)", "0.98 KiB"), ("bytes(1536)", "1.50 KiB"),
+                           ("bytes(999.4 * 2 ** 20)", "999 MiB"), ("bytes(3 * 2 ** 40)", "3.00 TiB"), ("bytes(null)", "–"),
+                           ("rate(17.14 * 2 ** 20)", "17.1 MiB/s"), ("seconds(0.00344)", "3.44 ms"), ("seconds(26.6)", "27 s"),
+                           ("seconds(86400)", "24 h"), ("seconds(5400)", "1 h 30 min"), ("count(1234567)", "1,234,567"),
+                           ("percent(0.00031)", "0.031 %"), ("percent(0.498)", "49.8 %")):
+            shown = page.js(f"import('/format.js').then((m) => m.{call})")
+            check(shown == text, f"{call} is {shown}, not {text}")
+        # However the bytes are cut, the events are the same.
+        stream = "event: a\nid: 1\ndata: {\"x\":1}\n\n: keep\n\ndata: two\r\ndata: lines ü\r\n\r\nevent: cut"
+        for step in (1, 2, 3, 7, 1000):
+            got = page.js(f"""(async () => {{
+                const {{ readEvents }} = await import('/sse.js'); const seen = [];
+                const bytes = new TextEncoder().encode({json.dumps(stream)});
+                const parts = new ReadableStream({{ start(to) {{
+                    for (let i = 0; i < bytes.length; i += {step}) to.enqueue(bytes.slice(i, i + {step}));
+                    to.close();
+                }} }});
+                await readEvents(parts, ({{ event, data }}) => seen.push([event, data]));
+                return seen;
+            }})()""")
+            check(got == [["a", '{"x":1}'], ["message", "two\nlines ü"]], f"in pieces of {step}: {got}")
+        page.close()
 
 
 @test

@@ -10,7 +10,7 @@ function manner() {
 	const { defaults } = window.Chart;
 	defaults.font = { family: fontFamily(), size: 12 };
 	defaults.color = color('muted');
-	defaults.borderColor = color('line');
+	defaults.borderColor = color('grid');
 	defaults.animation = false;
 	defaults.maintainAspectRatio = false;
 	defaults.transitions.active.animation.duration = stillness() ? 0 : 120;
@@ -44,7 +44,7 @@ onThemeChange(() => {
 	for (const { chart, paint } of charts) {
 		for (const scale of Object.values(chart.options.scales)) {
 			scale.ticks.color = color('muted');
-			if (scale.grid.display !== false) scale.grid.color = color('line');
+			if (scale.grid.display !== false) scale.grid.color = color('grid');
 		}
 		Object.assign(chart.options.plugins.tooltip, window.Chart.defaults.plugins.tooltip);
 		paint(chart);
@@ -92,19 +92,19 @@ export const agoAxis = (span) => ({
 	min: -span,
 	max: 0,
 	grid: { drawBorder: false, tickLength: 4 },
-	ticks: { align: 'inner', maxRotation: 0, callback: (_, i, ticks) => agoLabel(ticks[i].ago) },
+	ticks: { align: 'inner', maxRotation: 0, callback: (_, i, ticks) => ticks[i].label },
 	afterBuildTicks(axis) {
 		const within = axis.max - axis.min;
 		const step = agoStep(within, axis.width);
 		axis.ticks = [];
-		for (let ago = within - (within % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, ago });
+		for (let ago = within - (within % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, label: agoLabel(ago, step) });
 	},
 });
 
 // The distance of the marks of a time axis of so many seconds and pixels.
 export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 64 + width / 16) ?? 7200;
 
-export function agoLabel(seconds) {
+export function agoLabel(seconds, step) {
 	if (!seconds) return 'now';
-	return seconds % 60 ? `−${seconds} s` : `−${seconds / 60} min`;
+	return step % 60 ? `−${seconds} s` : `−${seconds / 60} min`;
 }

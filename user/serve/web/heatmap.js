@@ -88,7 +88,7 @@ export function heatmap(place, { readout, scale, pageSize }) {
 
 	function shade(pages) {
 		if (!pages) return null;
-		const strength = Math.log1p(pages) / Math.log1p(map.max);
+		const strength = Math.sqrt(pages / map.max);
 		return colors[Math.max(6, Math.round(strength * (STEPS - 1)))];
 	}
 
@@ -165,7 +165,7 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		const step = agoStep(box.span, box.width);
 		for (let ago = 0; ago <= box.span; ago += step) {
 			const x = box.left + (1 - ago / box.span) * box.width;
-			const text = agoLabel(ago);
+			const text = agoLabel(ago, step);
 			const wide = context.measureText(text).width;
 			if (x - wide / 2 < box.left) break;
 			context.fillText(text, Math.min(x - wide / 2, box.left + box.width - wide), y);
@@ -176,9 +176,12 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		if (!cursor) return;
 		const [from, to] = columnX(cursor.column);
 		const { y, height } = box.tops[cursor.row];
-		context.strokeStyle = color('ink');
-		context.lineWidth = 1.5;
-		context.strokeRect(from - 1, y - 1, Math.max(2, to - from) + 2, height + 2);
+		const [left, wide] = [Math.floor(from), Math.max(2, Math.ceil(to) - Math.floor(from))];
+		for (const [width, name] of [[5, 'panel'], [2, 'ink']]) {
+			context.strokeStyle = color(name);
+			context.lineWidth = width;
+			context.strokeRect(left - 1, y - 1, wide + 2, height + 2);
+		}
 	}
 
 	function cellAt({ clientX, clientY }) {
