@@ -40,7 +40,8 @@ int dump_open(const struct dump_config *config, struct dump **out)
 		return err;
 	state_job_set(d->state, &(struct state_job_how){.kill = config->kill,
 							.tcp_close = config->tcp_close,
-							.no_restart = config->no_restart});
+							.no_restart = config->no_restart,
+							.asker = config->asker});
 	d->result.version = txn_version(d->txn);
 	d->result.parent = config->parent;
 	*out = take_ptr(d);

@@ -49,6 +49,7 @@ struct dump_config {
 	bool dedup;	 /* store equal pages once: worth it for several processes */
 	bool full;	 /* write every page, whatever the parent has */
 	bool no_restart; /* don't refuse what can't be restarted */
+	pid_t asker;	 /* the process that asked for it over a socket, or 0 */
 	bool kill;	 /* the job is to end after it */
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	dump_segment_ctls *segment_ctls; /* borrowed, or NULL */

@@ -176,6 +176,7 @@ static int open_dump(struct session *s, const struct checkpoint_request *r, stru
 		.dedup = processes > 1,
 		.full = r->full,
 		.no_restart = r->no_restart,
+		.asker = r->asker,
 		.kill = r->how == DUMP_KILL,
 		.tcp_close = r->tcp_close,
 		.paranoid = r->paranoid,

@@ -20,6 +20,7 @@ struct checkpoint_request {
 	unsigned deadline_ms; /* the longest pause; 0: 5 s */
 	const pid_t *roots;   /* the trees to save; each must be a process of the session */
 	size_t n_roots;
+	pid_t asker; /* whose request it is; 0: our own */
 };
 
 /*

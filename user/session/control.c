@@ -205,9 +205,9 @@ static json_t *failure(int err)
 	return json_pack("{s:b, s:i, s:s}", "ok", 0, "errno", -err, "error", err_text(err));
 }
 
-static json_t *do_checkpoint(struct session *s, json_t *request)
+static json_t *do_checkpoint(struct session *s, json_t *request, pid_t asker)
 {
-	struct checkpoint_request r = {0};
+	struct checkpoint_request r = {.asker = asker};
 	struct dump_result result;
 	int full, no_restart, paranoid, tcp_close, codec, how, deadline, err, peers = 0,
 									      detached = 0;
@@ -250,14 +250,14 @@ static json_t *rates_json(const struct session *s)
 	return json_pack("{s:b, s:o}", "ok", 1, "segments", list);
 }
 
-static json_t *answer(struct session *s, json_t *request)
+static json_t *answer(struct session *s, json_t *request, pid_t asker)
 {
 	const char *op = json_string_value(json_object_get(request, "op"));
 
 	if (op && !strcmp(op, "rates"))
 		return rates_json(s);
 	if (op && !strcmp(op, "checkpoint"))
-		return do_checkpoint(s, request);
+		return do_checkpoint(s, request, asker);
 	if (op && !strcmp(op, "end") && !s->config.background)
 		return failure(refuse(
 			-EPERM, "session %d runs in the foreground: end it there (Ctrl-C)",
@@ -269,13 +269,16 @@ static json_t *answer(struct session *s, json_t *request)
 	return failure(refuse(-EINVAL, "no such request"));
 }
 
-static bool trusted(int fd)
+static bool trusted(int fd, pid_t *asker)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
-	       (!peer.uid || peer.uid == geteuid());
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) ||
+	    (peer.uid && peer.uid != geteuid()))
+		return false;
+	*asker = peer.pid;
+	return true;
 }
 
 int control_serve(struct session *s)
@@ -288,15 +291,16 @@ int control_serve(struct session *s)
 	while (s->control) {
 		_cleanup_fd_ int fd = accept4(s->control->fd, NULL, NULL, SOCK_CLOEXEC);
 		json_t *request;
+		pid_t asker;
 
 		if (fd < 0)
 			return 0;
-		if (!trusted(fd))
+		if (!trusted(fd, &asker))
 			continue;
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 		request = receive_json(fd);
-		ignore_failure(send_json(fd, answer(s, request)));
+		ignore_failure(send_json(fd, answer(s, request, asker)));
 		err_clear();
 		json_decref(request);
 	}

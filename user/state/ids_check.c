@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "state/creds.h"
 
@@ -35,10 +36,23 @@ static bool in_another(const struct target *t, const char *namespace)
 }
 
 /*
+ * A service manager gives a daemon a view of its own on the same files (ProtectSystem=...): then whoever asked for the checkpoint
+ * counts, who would restart the job where he is.
+ */
+static bool asker_is_there(const struct target *t, pid_t asker)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", asker);
+	return asker && !access(path, F_OK) && !differs(t, "ns/mnt", path) &&
+	       !differs(t, "root", "/");
+}
+
+/*
  * A pid namespace, with the mount namespace that goes with it (its own /proc), can be made anew by a restart. A root of its own, a
  * container's, can not.
  */
-static int check_namespaces(const struct target *t)
+static int check_namespaces(const struct target *t, pid_t asker)
 {
 	bool apart = in_another(t, "pid") && !differs(t, "root", "/");
 
@@ -46,7 +60,8 @@ static int check_namespaces(const struct target *t)
 		const char *file = namespaces[i].file;
 
 		if (!in_another(t, file) ||
-		    (apart && (!strcmp(file, "pid") || !strcmp(file, "mnt"))))
+		    (apart && (!strcmp(file, "pid") || !strcmp(file, "mnt"))) ||
+		    (!strcmp(file, "mnt") && asker_is_there(t, asker)))
 			continue;
 		return refuse(-EOPNOTSUPP,
 			      "it is in another %s namespace than icp-bpf, which can't "
@@ -71,7 +86,7 @@ static int check_link(const struct target *t, const char *name, const char *what
 
 int ids_check(struct state_process *p)
 {
-	int err = check_namespaces(p->target);
+	int err = check_namespaces(p->target, p->job->how.asker);
 
 	if (!err)
 		err = check_link(p->target, "exe", "program");

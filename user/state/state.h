@@ -67,6 +67,7 @@ struct state_job_how {
 	bool kill;	 /* the job ends after it */
 	bool tcp_close;	 /* connections out of the job are saved as closed */
 	bool no_restart; /* only the data is wanted */
+	pid_t asker;	 /* who wants it, when that is another process; else 0 */
 };
 
 int state_job_new(struct state_job **out) _must_use_;
