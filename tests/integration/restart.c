@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -132,6 +134,49 @@ static void test_pid_taken(void **state)
 	touch(j, "go");
 	assert_int_equal(waitpid(j->pid, NULL, 0), j->pid);
 	j->pid = 0;
+}
+
+/* Somebody who lives in the session that process @number began and left. */
+static pid_t live_in_session(pid_t number)
+{
+	struct clone_args args = {.exit_signal = SIGCHLD,
+				  .set_tid = (uint64_t)(uintptr_t)&number,
+				  .set_tid_size = 1};
+	pid_t *member = mmap(NULL, sizeof(*member), PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t leader = (pid_t)syscall(SYS_clone3, &args, sizeof(args)), child;
+
+	if (!leader) {
+		setsid();
+		child = (pid_t)syscall(SYS_fork);
+		while (!child)
+			pause();
+		*member = child;
+		_exit(0);
+	}
+	assert_int_equal(leader, number);
+	assert_int_equal(waitpid(leader, NULL, 0), leader);
+	leader = *member;
+	munmap(member, sizeof(*member));
+	return leader;
+}
+
+static void test_session_taken(void **state)
+{
+	struct job *j = *state;
+	pid_t pid, member;
+	char text[96];
+
+	start_scene(j, "memory", "1");
+	cut(j);
+	pid = j->pid;
+	kill_job(j);
+	j->pid = member = live_in_session(pid);
+	snprintf(text, sizeof(text), "pid %d is taken: process %d (restart) is in the session",
+		 pid, member);
+	refused(j, text);
+	kill_job(j);
+	go_on(j, "1", "direct");
 }
 
 static void flip_byte(const char *path)
@@ -337,6 +382,7 @@ int main(void)
 		RESTART(test_detach),
 		RESTART(test_foreground_signal),
 		RESTART(test_pid_taken),
+		RESTART(test_session_taken),
 		RESTART(test_damaged),
 		RESTART(test_damaged_tree),
 		RESTART(test_missing_file),

@@ -115,7 +115,9 @@ static void restart(struct job *j, struct run *r, pid_t pid, unsigned round)
 				"rewind",	  "--lookup", chance(2) ? "direct" : "rbtree"};
 	size_t n = 9;
 
-	if (chance(3))
+	if (chance(4))
+		argv[n++] = "--lazy";
+	else if (chance(3))
 		argv[n++] = "--keep-tracking";
 	if (chance(2))
 		argv[n++] = "--detach";

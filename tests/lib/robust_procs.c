@@ -385,7 +385,7 @@ void adopt_orphans(void)
 	assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 }
 
-/* The first child that is not one of @keep and still runs; reaps those that have ended. */
+/* A child that is not one of @keep, or 0. Reaps it if it has ended; its own children may be ours since. */
 static pid_t some_orphan(const pid_t *keep)
 {
 	char *text = file_text("/proc/self/task/%d/children", gettid()), *at = text;
@@ -396,8 +396,10 @@ static pid_t some_orphan(const pid_t *keep)
 
 		for (const pid_t *k = keep; *k; k++)
 			ours |= *k == pid;
-		if (!ours && waitpid((pid_t)pid, NULL, WNOHANG) == 0)
+		if (!ours) {
+			waitpid((pid_t)pid, NULL, WNOHANG);
 			found = (pid_t)pid;
+		}
 	}
 	free(text);
 	return found;

@@ -31,7 +31,8 @@ static struct board {
 static unsigned me; /* which process */
 static int ring[PROCESSES][2];
 static char *inherited;
-static uint64_t repainted[INHERITED]; /* by us: their seed */
+static uint64_t repainted[INHERITED];			     /* by us: their seed */
+static pthread_mutex_t painting = PTHREAD_MUTEX_INITIALIZER; /* a child has all of it or none */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t turn = PTHREAD_COND_INITIALIZER;
 static uint64_t baton; /* whose turn it is: the worker with that parity */
@@ -122,8 +123,10 @@ static void look_at_inherited(uint64_t round)
 
 	check(painted(inherited + i * PAGE, seed));
 	if (i % PROCESSES == me) {
+		pthread_mutex_lock(&painting);
 		repainted[i] = 1000 + round;
 		paint(inherited + i * PAGE, repainted[i]);
+		pthread_mutex_unlock(&painting);
 	}
 }
 
@@ -215,7 +218,9 @@ static void churn(void)
 
 		nap_ms(15);
 		if (me == 1) {
+			pthread_mutex_lock(&painting);
 			pid = fork();
+			pthread_mutex_unlock(&painting);
 			check(pid >= 0);
 			if (!pid)
 				_exit(painted(inherited + 1 * PAGE,

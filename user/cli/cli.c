@@ -66,6 +66,14 @@ bool cli_number(const char *text, long min, long max, long *out)
 	       *out >= min && *out <= max;
 }
 
+int cli_word(const char *text, const char *const *words, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!strcmp(text, words[i]))
+			return i;
+	return -1;
+}
+
 int cli_add_pid(const struct verb *verb, pid_list *pids, const char *text)
 {
 	long pid;

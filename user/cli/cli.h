@@ -37,6 +37,9 @@ bool cli_seconds(const char *text, double *out);
 /* A whole number in [min, max]. */
 bool cli_number(const char *text, long min, long max, long *out);
 
+/* Which of the @n @words it is; -1 for none. */
+int cli_word(const char *text, const char *const *words, int n);
+
 /* Append the process that --pid names. 0, or the exit status (and it is said why). */
 int cli_add_pid(const struct verb *verb, pid_list *pids, const char *text);
 

@@ -101,11 +101,11 @@ static int take_peers(struct options *o, const char *word)
 {
 	static const char *const words[] = {"warn", "include", "refuse"}; /* enum shm_peers */
 
-	for (int i = SHM_PEERS_WARN; i <= SHM_PEERS_REFUSE; i++) {
-		if (!strcmp(word, words[i])) {
-			o->shm_peers = (enum shm_peers)i;
-			return 0;
-		}
+	int which = cli_word(word, words, 3);
+
+	if (which >= 0) {
+		o->shm_peers = (enum shm_peers)which;
+		return 0;
 	}
 	return cli_usage(&verb_checkpoint,
 			 "--shm-peers takes include, warn or refuse, not '%s'", word);

@@ -63,11 +63,11 @@ static int take_existing(struct options *o, const char *word)
 	static const char *const words[] = {"refuse", "adopt",
 					    "replace"}; /* enum ipc_existing */
 
-	for (int i = IPC_REFUSE; i <= IPC_REPLACE; i++) {
-		if (!strcmp(word, words[i])) {
-			o->shm_existing = (enum ipc_existing)i;
-			return 0;
-		}
+	int which = cli_word(word, words, 3);
+
+	if (which >= 0) {
+		o->shm_existing = (enum ipc_existing)which;
+		return 0;
 	}
 	return cli_usage(&verb_restart,
 			 "--shm-existing takes refuse, adopt or replace, not '%s'", word);

@@ -170,40 +170,38 @@ static int by_address(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static int add_page(struct fault_addresses *pages, uint64_t addr)
+{
+	uint64_t *slot = vec_push(pages);
+
+	if (!slot)
+		return fail(-ENOMEM, "faults");
+	*slot = page_down(addr);
+	return 0;
+}
+
 /*
  * The pages that faulted since the last take, or were about to at it. A fault in a place that was not populated may have brought a huge page, and
  * with some trackers any fault may have been that of a huge page: then the whole 2 MiB around it is looked at.
  */
 static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
 {
-	VEC(uint64_t) pages = {0};
+	struct fault_addresses pages = {0};
 	bool whole = huge && p->src.tracker->ops->whole_huge_pages;
 	uint64_t end = 0;
 	int err = 0;
 
-	for (size_t i = p->batch_mark; i < d->config.batch->faults.n; i++) {
+	for (size_t i = p->batch_mark; !err && i < d->config.batch->faults.n; i++) {
 		const struct icp_fault *f = &d->config.batch->faults.data[i];
-		uint64_t *slot = (pid_t)f->pid == p->src.target->pid ? vec_push(&pages) : &end;
 
-		if (!slot) {
-			vec_free(&pages);
-			return fail(-ENOMEM, "faults");
-		}
-		if (slot != &end)
-			*slot = page_down(f->addr);
+		if ((pid_t)f->pid == p->src.target->pid)
+			err = add_page(&pages, f->addr);
 	}
-	vec_each (addr, &p->in_flight) {
-		uint64_t *slot = vec_push(&pages);
-
-		if (!slot) {
-			vec_free(&pages);
-			return fail(-ENOMEM, "faults");
-		}
-		*slot = page_down(*addr);
-	}
-	if (pages.n)
+	vec_each (addr, &p->in_flight)
+		if (!err)
+			err = add_page(&pages, *addr);
+	if (!err && pages.n)
 		qsort(pages.data, pages.n, sizeof(uint64_t), by_address);
-	end = 0;
 	for (size_t i = 0; !err && i < pages.n; i++) {
 		uint64_t from = pages.data[i], to = from + page_size();
 

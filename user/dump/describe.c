@@ -55,10 +55,10 @@ int describe_job(struct dump *d)
 	return err ? err : set_text(&m->job->label, d->config.label ? d->config.label : "");
 }
 
-int describe_begin(struct dump *d, struct dump_proc *p)
+/* One more process of the manifest, which owns it. */
+static int add_process(Icp__Manifest *m, Icp__Process **out)
 {
-	Icp__Manifest *m = d->manifest;
-	Icp__Process *image;
+	Icp__Process *image = NULL;
 	int err = grow(&m->processes, m->n_processes);
 
 	if (err)
@@ -67,7 +67,17 @@ int describe_begin(struct dump *d, struct dump_proc *p)
 	if (!image)
 		return fail(-ENOMEM, "manifest");
 	icp__process__init(image);
-	m->processes[m->n_processes++] = image;
+	*out = m->processes[m->n_processes++] = image;
+	return 0;
+}
+
+int describe_begin(struct dump *d, struct dump_proc *p)
+{
+	Icp__Process *image = NULL;
+	int err = add_process(d->manifest, &image);
+
+	if (err)
+		return err;
 	image->pid = (uint32_t)p->src.target->pid;
 	image->start_time = p->src.target->start_time;
 	p->state.target = p->src.target;
@@ -106,18 +116,10 @@ static void drop_gone(struct dump *d)
 
 static int describe_zombie(struct dump *d, pid_t pid)
 {
-	Icp__Manifest *m = d->manifest;
-	Icp__Process *image;
-	int err = grow(&m->processes, m->n_processes);
+	Icp__Process *image = NULL;
+	int err = add_process(d->manifest, &image);
 
-	if (err)
-		return err;
-	image = calloc(1, sizeof(*image));
-	if (!image)
-		return fail(-ENOMEM, "manifest");
-	icp__process__init(image);
-	m->processes[m->n_processes++] = image;
-	return state_zombie(pid, image);
+	return err ? err : state_zombie(pid, image);
 }
 
 static bool is_described(const struct dump *d, pid_t pid)

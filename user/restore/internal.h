@@ -39,14 +39,16 @@ struct restore {
 /* ---- tree.c ---- */
 /* Sort the processes of the manifest: parents first. */
 int tree_plan(struct restore *r) _must_use_;
-/* Refuse when a pid is taken, naming who has it. */
-int tree_check_pids(const struct restore *r) _must_use_;
 /* Make all stubs and wait until each is ready. */
 int tree_make(struct restore *r) _must_use_;
 /* Kill whatever was made. */
 void tree_stop(struct restore *r);
 /* The same, and reap it. */
 void tree_kill(struct restore *r);
+
+/* ---- taken.c ---- */
+/* Refuse when a number that the job needs is taken, naming who has it; waits a little for the dying. */
+int taken_check(const struct restore *r) _must_use_;
 
 /* ---- choose.c ---- */
 /* Leave in the manifest what the restart of some of its processes needs. */

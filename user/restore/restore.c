@@ -127,7 +127,7 @@ static int check(struct restore *r)
 	if (!err)
 		err = files_restore_check(&r->job);
 	if (!err)
-		err = tree_check_pids(r);
+		err = taken_check(r);
 	if (!err)
 		err = contents_restore_new(&r->job);
 	for (size_t i = 0; i < r->n && !err; i++)

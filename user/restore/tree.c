@@ -15,17 +15,13 @@
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
-#include "proc/tasks.h"
 #include "restore/builder.h"
-#include "state/procfs.h"
 
 #define READY_MS 60000
-#define REAP_MS 5000
 
 struct report {
 	uint32_t index;
@@ -87,42 +83,6 @@ int tree_plan(struct restore *r)
 			return refuse(-EBADMSG, "its processes are each other's parents");
 	}
 	return 0;
-}
-
-/* Of a job that was killed a moment ago: its orphans have their pids until init reaps them. */
-static void await_reaping(pid_t pid)
-{
-	for (int ms = 0; ms < REAP_MS && tasks_state(pid) == 'Z'; ms += 10)
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-}
-
-static int check_pid(pid_t pid)
-{
-	_cleanup_free_ char *comm = NULL;
-	char path[40];
-
-	await_reaping(pid);
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	if (io_read_file(AT_FDCWD, path, &comm, NULL))
-		return kill(pid, 0) && errno == ESRCH
-			       ? 0
-			       : refuse(-EEXIST, "pid %d is taken by another process", pid);
-	comm[strcspn(comm, "\n")] = 0;
-	return refuse(-EEXIST, "pid %d is taken by another process (%s)", pid, comm);
-}
-
-int tree_check_pids(const struct restore *r)
-{
-	int err = 0;
-
-	for (size_t i = 0; i < r->n && !err; i++) {
-		const Icp__Process *p = r->procs[i].state.image;
-
-		err = check_pid((pid_t)p->pid);
-		for (size_t t = 1; t < p->n_threads && !err; t++)
-			err = check_pid((pid_t)p->threads[t]->tid);
-	}
-	return err;
 }
 
 /* ---- in the stubs ---- */

@@ -66,9 +66,9 @@ static void take_perm(const struct ipc_perm *p, struct sysv_stat *out)
 
 int sysv_stat(enum sysv_kind kind, int id, struct sysv_stat *out)
 {
-	struct shmid_ds shm;
-	struct semid_ds sem;
-	struct msqid_ds msg;
+	struct shmid_ds shm = {0};
+	struct semid_ds sem = {0};
+	struct msqid_ds msg = {0};
 
 	*out = (struct sysv_stat){0};
 	switch (kind) {

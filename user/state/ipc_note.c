@@ -12,9 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/msg.h>
-#include <sys/sem.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -100,22 +97,6 @@ int ipc_note_read(const char *path, struct ipc_note *out)
 	return 0;
 }
 
-static bool is_there(const struct ipc_object *o)
-{
-	union { /* of semctl() */
-		int val;
-		struct semid_ds *sem;
-	} arg;
-	struct shmid_ds shm;
-	struct semid_ds sem;
-	struct msqid_ds msg;
-
-	arg.sem = &sem;
-	return !(o->kind == SYSV_SHM   ? shmctl(o->id, IPC_STAT, &shm)
-		 : o->kind == SYSV_SEM ? semctl(o->id, 0, IPC_STAT, arg)
-				       : msgctl(o->id, IPC_STAT, &msg));
-}
-
 /* Nothing of what it names is left: no process, and no object for rm --ipc. */
 static void drop_if_stale(const char *path)
 {
@@ -123,7 +104,8 @@ static void drop_if_stale(const char *path)
 	bool needed = ipc_note_read(path, &note) || ipc_note_alive(&note);
 
 	vec_each (o, &note.objects)
-		needed |= note.ns == ipc_namespace() && is_there(o);
+		needed |= note.ns == ipc_namespace() &&
+			  !sysv_stat(o->kind, o->id, &(struct sysv_stat){0});
 	if (!needed)
 		unlink(path);
 	ipc_note_free(&note);

@@ -18,6 +18,7 @@
 #include "proc/pagemap.h"
 #include "track/look.h"
 #include "track/pins.h"
+#include "track/ranges.h"
 
 #define RUNS 1024
 #define REGIONS 256
@@ -95,10 +96,8 @@ static void see_swap(struct kmod_tracker *t)
 
 	if (t->swap)
 		return;
-	if (io_read_file(AT_FDCWD, "/proc/swaps", &text, NULL)) {
-		err_clear();
+	if (io_read_file(AT_FDCWD, "/proc/swaps", &text, NULL))
 		return; /* a kernel without swap */
-	}
 	line = strchr(text, '\n');
 	t->swap = line && line[1];
 }
@@ -253,22 +252,12 @@ static int take_ranges(struct tracker *base, const struct maps *maps, const stru
 	_cleanup_(pins_free) struct pinned pinned = {0};
 	_cleanup_(dirty_free) struct dirty populated = {0};
 	struct look look = {.before = &t->populated, .found = out, .populated = &populated};
+	struct ranges r = {.maps = maps, .where = where};
 	int err = pinned_read(base->target, &pinned);
-	size_t i = 0;
 
 	dirty_clear(&t->fresh);
-	vec_each (r, where) {
-		while (i < maps->n && maps->data[i].end <= r->start)
-			i++;
-		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
-			const struct vma *v = &maps->data[k];
-
-			if (tracker_wants(v))
-				err = look_range(t, &look, v,
-						 r->start > v->start ? r->start : v->start,
-						 r->end < v->end ? r->end : v->end);
-		}
-	}
+	while (!err && ranges_next(&r))
+		err = look_range(t, &look, r.v, r.start, r.end);
 	if (!err && populated.n)
 		err = dirty_join(&t->populated, &populated);
 	return err ? err : pins_add(base->target, &t->pinned, maps, &pinned, out);
@@ -343,8 +332,7 @@ static int open_tracker(struct target *target, struct warden *warden, bool count
 		err = pinned_read(target, &t->pinned);
 	if (err) {
 		close_tracker(&t->base);
-		return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid)
-				     : err;
+		return err;
 	}
 	*out = &t->base;
 	return 0;

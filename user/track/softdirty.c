@@ -22,6 +22,7 @@
 #include "proc/pagemap.h"
 #include "track/look.h"
 #include "track/pins.h"
+#include "track/ranges.h"
 
 #define ENTRIES 2048
 #define CLEAR_SOFT_DIRTY "4"
@@ -208,20 +209,12 @@ static int take_ranges(struct tracker *base, const struct maps *maps, const stru
 	_cleanup_(pins_free) struct pinned pinned = {0};
 	_cleanup_(dirty_free) struct dirty populated = {0};
 	struct look look = {.before = &t->populated, .found = out, .populated = &populated};
+	struct ranges r = {.maps = maps, .where = where};
 	int err = pinned_read(base->target, &pinned);
-	size_t i = 0;
 
-	vec_each (r, where) {
-		while (i < maps->n && maps->data[i].end <= r->start)
-			i++;
-		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
-			const struct vma *v = look.v = &maps->data[k];
-
-			if (tracker_wants(v))
-				err = look_range(t, &look,
-						 r->start > v->start ? r->start : v->start,
-						 r->end < v->end ? r->end : v->end);
-		}
+	while (!err && ranges_next(&r)) {
+		look.v = r.v;
+		err = look_range(t, &look, r.start, r.end);
 	}
 	if (!err && populated.n)
 		err = dirty_join(&t->populated, &populated);
@@ -259,8 +252,7 @@ static int open_tracker(struct target *target, struct warden *warden, bool count
 		err = pinned_read(target, &t->pinned);
 	if (err) {
 		close_tracker(&t->base);
-		return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid)
-				     : err;
+		return err;
 	}
 	t->base.stopped_ns = t->paused_ns;
 	*out = &t->base;

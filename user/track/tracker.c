@@ -55,7 +55,10 @@ int tracker_open(const char *name, struct target *target, struct warden *warden,
 	const struct tracker_ops *ops;
 	int err = tracker_choose(name, &ops);
 
-	return err ? err : ops->open(target, warden, count_present, out);
+	if (err)
+		return err;
+	err = ops->open(target, warden, count_present, out);
+	return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid) : err;
 }
 
 int tracker_take(struct tracker *t, const struct maps *maps, struct dirty *out)

@@ -23,6 +23,7 @@
 #include "base/page.h"
 #include "proc/pagemap.h"
 #include "track/pins.h"
+#include "track/ranges.h"
 
 /* include/uapi/linux/userfaultfd.h of 6.7; Debian 12's headers are older */
 #define FEATURE_WP_ASYNC (1ull << 15)
@@ -379,22 +380,13 @@ static int scan_all(struct uffd_tracker *t, const struct maps *maps, struct dirt
 static int scan_ranges(struct uffd_tracker *t, const struct maps *maps,
 		       const struct dirty *where, struct dirty *out)
 {
-	size_t i = 0;
+	struct ranges r = {.maps = maps, .where = where};
 	int err = 0;
 
-	vec_each (r, where) {
-		while (i < maps->n && maps->data[i].end <= r->start)
-			i++;
-		for (size_t k = i; !err && k < maps->n && maps->data[k].start < r->end; k++) {
-			const struct vma *v = &maps->data[k];
-			uint64_t from = r->start > v->start ? r->start : v->start;
-
-			if (tracker_wants(v))
-				err = scan_range(t, v, &from, r->end < v->end ? r->end : v->end,
-						 false, out);
-			if (err == -EPERM) /* not armed at all: a new mapping */
-				err = scan_vma(t, v, v->start, out);
-		}
+	while (!err && ranges_next(&r)) {
+		err = scan_range(t, r.v, &r.start, r.end, false, out);
+		if (err == -EPERM) /* not armed at all: a new mapping */
+			err = scan_vma(t, r.v, r.v->start, out);
 	}
 	return err;
 }
@@ -521,8 +513,7 @@ static int open_tracker(struct target *target, struct warden *warden, bool count
 		err = arm_all(t, count_present);
 	if (err) {
 		close_tracker(&t->base);
-		return err == -ESRCH ? refuse(err, "pid %d ended while attaching", target->pid)
-				     : err;
+		return err;
 	}
 	*out = &t->base;
 	return 0;
