@@ -138,7 +138,7 @@ def page_without_a_process(browser):
         page = browser.page(url)
         page.until(LIVE)
         page.until("!document.getElementById('no-process').hidden")
-        check("No process is followed yet" in page.js("document.body.innerText"), "it does not say that there is none")
+        check("No process is followed now" in page.js("document.body.innerText"), "it does not say that there is none")
         page.picture(f"{PICTURES}/no-process.png")
         clean(page, url)
         page.close()
@@ -149,7 +149,7 @@ def chart_moves_and_map_fills(browser):
     with painters(2) as made, serving("--interval", "0.5s", *sum((["--pid", p.pid] for p in made), [])) as url:
         page = browser.page(url, features=LIGHT)
         page.until(LIVE)
-        page.until(f"{CHART}.length === 2 && {CHART}.every((set) => set.data.length > 4)", "two lines of more than four samples")
+        page.until(f"{CHART}.length === 2 && {CHART}.every((set) => set.data.length > 16)", "two lines of more than 16 samples")
         before = page.js("document.querySelector('#rate canvas').toDataURL()")
         last = page.js(f"{CHART}[0].data.at(-1).x")
         page.until(f"{CHART}[0].data.at(-1).x > {last}", "another sample in the chart")
@@ -301,6 +301,27 @@ def asks_for_a_token(browser):
             page.call("Page.reload")
             page.until(LIVE, "live data after a reload, without asking again")
             page.close()
+
+
+@test
+def processes_that_end_and_come(browser):
+    with painters(1) as first:
+        name = f"p{first[0].pid}"
+        with tempfile.TemporaryDirectory(prefix="icp-web-") as top:
+            os.symlink(f"{BUILD}/tests/targets/painter", f"{top}/{name}")
+            with serving("--match", f"^{name}$", "--interval", "0.5s") as url:
+                page = browser.page(url)
+                page.until("!document.getElementById('no-process').hidden", "that there is no process")
+                with painters(1, f"{top}/{name}") as made:
+                    page.until(f"document.getElementById('detail-name').textContent === '{name} {made[0].pid}'", "the process")
+                    page.until("document.getElementById('detail').ariaBusy === 'false'", "all of it")
+                    page.until("document.querySelectorAll('#area-table tbody tr:not(.empty)').length > 2", "memory areas")
+                page.until("document.getElementById('detail-state').textContent.includes('has ended')", "that it has ended")
+                page.until("!document.getElementById('no-process').hidden", "that there is none any more")
+                areas = page.js("document.querySelectorAll('#area-table tbody tr:not(.empty)').length")
+                check(areas > 2, "what was seen last is gone")
+                page.picture(f"{PICTURES}/ended.png")
+                page.close()
 
 
 @test

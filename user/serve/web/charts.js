@@ -101,6 +101,9 @@ export const agoAxis = (span) => ({
 	},
 });
 
+// What an axis shows that has so many seconds to show: it changes a few times only.
+export const roundSpan = (seconds, most) => [60, 120].find((span) => seconds < span - 1) ?? most;
+
 // The distance of the marks of a time axis of so many seconds and pixels.
 export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 64 + width / 16) ?? 7200;
 

@@ -143,12 +143,14 @@ export function detailView(status) {
 				await readSlowly(pid, process.job);
 			}
 		} catch (error) {
-			if (error instanceof NotFound && open === pid) setText($('detail-state'), 'has ended; this is what was seen last');
+			if (error instanceof NotFound && open === pid) hasEnded(true);
 		} finally {
 			busy = false;
 		}
 		if (pid !== open) look(true);
 	}
+
+	const hasEnded = (ended) => setText($('detail-state'), ended ? 'has ended; this is what was seen last' : '');
 
 	return {
 		get pid() {
@@ -165,10 +167,11 @@ export function detailView(status) {
 			$('detail').hidden = false;
 		},
 		take(process) {
-			setText($('detail-state'), process.ended ? 'has ended; this is what was seen last' : '');
+			hasEnded(process.ended);
 			views.workingSet(process.wws_bytes);
 			look(false);
 		},
+		gone: () => hasEnded(true),
 		look,
 	};
 }

@@ -11,8 +11,8 @@ const facts = [
 	['overhead', 'Share of time lost', (f) => percent(f.overhead)],
 ];
 
-const basis = ({ next, mtbf_s }) =>
-	`${next.type === 'full' ? 'A full one' : 'An increment'}, ${next.basis}. ` +
+const basis = ({ next, mtbf_s, increment_bytes: increment }) =>
+	(next.type === 'full' ? `A full one (${next.basis}), then increments of some ${bytes(increment)}. ` : `An increment (${next.basis}). `) +
 	`The interval is the one that loses least with a failure every ${seconds(mtbf_s)}` +
 	(next.measured ? '.' : '; what a checkpoint costs is assumed: none of this job was measured yet.');
 

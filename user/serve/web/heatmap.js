@@ -4,7 +4,7 @@
 
 import { crispCanvas, el, setAttribute, setText } from './dom.js';
 import { bytes, count, plural, timeOfDay } from './format.js';
-import { agoLabel, agoStep } from './charts.js';
+import { agoLabel, agoStep, roundSpan } from './charts.js';
 import { color, fontFamily, onThemeChange } from './theme.js';
 
 const GAP = 3;
@@ -70,7 +70,8 @@ export function heatmap(place, { readout, scale, pageSize }) {
 			y += high + GAP;
 		}
 		const [first, last] = [map.time[0], map.time.at(-1)];
-		const span = Math.max(last - first, 0) + map.column_s;
+		const seen = last - first + map.column_s;
+		const span = roundSpan(seen, seen);
 		return { left, width: width - left - 8, bottom: y, tops, start: last - span, span };
 	}
 
@@ -82,7 +83,8 @@ export function heatmap(place, { readout, scale, pageSize }) {
 	}
 
 	const columnX = (column) => {
-		const from = column ? Math.max(map.time[column - 1], map.time[column] - 2 * map.column_s) : box.start;
+		const before = column ? map.time[column - 1] : 0;
+		const from = Math.max(before, map.time[column] - (column ? 2 : 1) * map.column_s);
 		return [from, map.time[column]].map((t) => box.left + ((t - box.start) / box.span) * box.width);
 	};
 

@@ -101,6 +101,7 @@ function takeSample(sample) {
 	if (detail.pid == null) openFirst();
 	const open = processes.get(detail.pid);
 	if (open) detail.take(open);
+	else if (detail.pid != null) detail.gone();
 	if (!document.hidden) draw();
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // The dirty rate of each process over the last minutes: a line for each.
 
-import { agoAxis, byteAxis, makeChart } from './charts.js';
+import { agoAxis, byteAxis, makeChart, roundSpan } from './charts.js';
 import { setAttribute, setText } from './dom.js';
 import { plural, rate, timeOfDay } from './format.js';
 import { SPAN } from './processes.js';
@@ -49,10 +49,9 @@ export function rateChart(place, note) {
 			'No process is followed');
 	}
 
-	// As much as there is, in round times: it changes twice.
 	function span(processes, time) {
 		const age = time - Math.min(time, ...processes.map(({ history }) => history[0]?.x ?? time));
-		const seconds = age < 58 ? 60 : age < 118 ? 120 : SPAN;
+		const seconds = roundSpan(age, SPAN);
 		setText(note, `of each process, the last ${seconds === 60 ? 'minute' : `${seconds / 60} minutes`}`);
 		return seconds;
 	}
