@@ -48,7 +48,9 @@ export async function follow(on) {
 				to.enqueue(chunk);
 			},
 		});
-		await readEvents(body.pipeThrough(watched), ({ event, data }) => on(event, JSON.parse(data)));
+		await readEvents(body.pipeThrough(watched), ({ event, data }) =>
+			on(event, JSON.parse(data)),
+		);
 	} finally {
 		clearTimeout(timer);
 		abort.abort();

@@ -56,7 +56,8 @@ onThemeChange(() => {
 export function byteStep(max, n = 4) {
 	if (!(max > 0)) return 256;
 	const unit = 1024 ** Math.max(0, Math.floor(Math.log(max / n) / Math.log(1024)));
-	for (const base of [1, 2, 5, 10, 20, 50, 100, 200, 500]) if (base * unit * n >= max) return base * unit;
+	for (const base of [1, 2, 5, 10, 20, 50, 100, 200, 500])
+		if (base * unit * n >= max) return base * unit;
 	return 1024 * unit;
 }
 
@@ -70,7 +71,10 @@ export function byteAxis(suffix = '') {
 		bounds: 'data',
 		beginAtZero: true,
 		grid: { drawBorder: false, drawTicks: false },
-		ticks: { padding: 8, callback: (value) => (value ? roundLabel(bytes(value)) + suffix : '0') },
+		ticks: {
+			padding: 8,
+			callback: (value) => (value ? roundLabel(bytes(value)) + suffix : '0'),
+		},
 		afterDataLimits(axis) {
 			axis.step = byteStep(Math.max(axis.max, 4096));
 			axis.max = Math.max(1, Math.ceil(axis.max / axis.step)) * axis.step;
@@ -97,7 +101,8 @@ export const agoAxis = (span) => ({
 		const within = axis.max - axis.min;
 		const step = agoStep(within, axis.width);
 		axis.ticks = [];
-		for (let ago = within - (within % step); ago >= 0; ago -= step) axis.ticks.push({ value: axis.max - ago, label: agoLabel(ago, step) });
+		for (let ago = within - (within % step); ago >= 0; ago -= step)
+			axis.ticks.push({ value: axis.max - ago, label: agoLabel(ago, step) });
 	},
 });
 
@@ -105,7 +110,10 @@ export const agoAxis = (span) => ({
 export const roundSpan = (seconds, most) => [60, 120].find((span) => seconds < span - 1) ?? most;
 
 // The distance of the marks of a time axis of so many seconds and pixels.
-export const agoStep = (span, width) => [1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find((step) => (step / span) * width > 64 + width / 16) ?? 7200;
+export const agoStep = (span, width) =>
+	[1, 2, 5, 10, 20, 60, 120, 300, 600, 3600].find(
+		(step) => (step / span) * width > 64 + width / 16,
+	) ?? 7200;
 
 export function agoLabel(seconds, step) {
 	if (!seconds) return 'now';

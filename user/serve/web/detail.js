@@ -2,10 +2,11 @@
 // One process in full: working set, heat map, flame graph, memory areas, segments, versions of its job, forecast.
 
 import { getJson, NotFound } from './api.js';
+import { areaColumns, segmentColumns, writerColumns } from './columns.js';
 import { $, el, setText } from './dom.js';
 import { flameGraph } from './flame.js';
 import { forecastView } from './forecast.js';
-import { bytes, count, percent, plural, rate } from './format.js';
+import { bytes, plural } from './format.js';
 import { heatmap } from './heatmap.js';
 import { liveTable } from './table.js';
 import { versionsView } from './versions.js';
@@ -14,50 +15,19 @@ const WINDOWS = ['1', '10', '60'];
 const ROWS = 96;
 const SLOW = 3; // seconds between two looks at what costs more
 
-const areaColumns = [
-	{ id: 'start', label: 'Addresses', kind: 'code', value: (v) => v.start.padStart(20), fill: (cell, v) => {
-		if (!cell.firstChild) cell.append(el('span'), el('span', { class: 'less' }));
-		setText(cell.firstChild, v.start);
-		setText(cell.lastChild, `–${v.end.slice(2)}`);
-	} },
-	{ id: 'name', label: 'Memory', kind: 'text', class: 'grow', value: (v) => v.name, fill: (cell, v) => {
-		setText(cell, v.name);
-		cell.title = v.name;
-	} },
-	{ id: 'kind', label: 'Kind', kind: 'text', class: 'least', value: (v) => v.kind },
-	{ id: 'prot', label: 'Access', kind: 'code', class: 'least', value: (v) => v.prot },
-	{ id: 'rate', label: 'Dirty rate', kind: 'num', value: (v) => v.dirty_bytes_per_s, text: (v) => rate(v.dirty_bytes_per_s) },
-	{ id: 'wws10', label: '10 s', title: 'Distinct memory written in 10 seconds', kind: 'num', class: 'less', value: (v) => v.wws_bytes[10], text: (v) => bytes(v.wws_bytes[10]) },
-	{ id: 'wws60', label: '60 s', title: 'Distinct memory written in 60 seconds', kind: 'num', class: 'less', value: (v) => v.wws_bytes[60], text: (v) => bytes(v.wws_bytes[60]) },
-];
-
-const segmentColumns = [
-	{ id: 'key', label: 'Key', kind: 'code', value: (s) => s.key },
-	{ id: 'id', label: 'Id', kind: 'num', value: (s) => s.id },
-	{ id: 'size', label: 'Size', kind: 'num', value: (s) => s.size_bytes, text: (s) => bytes(s.size_bytes) },
-	{ id: 'own', label: 'Dirty rate', title: 'Written by this process', kind: 'num', value: (s) => s.own_rate, text: (s) => rate(s.own_rate) },
-	{ id: 'all', label: 'By all', title: 'Written by all followed processes', kind: 'num', value: (s) => s.dirty_bytes_per_s, text: (s) => rate(s.dirty_bytes_per_s) },
-	{ id: 'attached', label: 'Attached', title: 'How often, in the whole system', kind: 'num', class: 'less', value: (s) => s.attach_count },
-	{ id: 'pids', label: 'By', kind: 'text', class: 'less grow', value: (s) => s.pids.join(' ') },
-];
-
-const writerColumns = [
-	{ id: 'function', label: 'Function', kind: 'code', class: 'grow', value: (w) => w.function, fill: (cell, w) => {
-		setText(cell, w.function);
-		cell.title = w.function;
-	} },
-	{ id: 'comm', label: 'Thread', kind: 'text', class: 'less', value: (w) => w.comm },
-	{ id: 'tid', label: 'Id', kind: 'num', class: 'less', value: (w) => w.tid, text: (w) => String(w.tid) },
-	{ id: 'faults', label: 'Write faults', kind: 'num', value: (w) => w.faults, text: (w) => count(w.faults) },
-	{ id: 'share', label: 'Share', kind: 'num', value: (w) => w.share, text: (w) => percent(w.share) },
-	{ id: 'kernel', label: 'By the kernel', title: 'Where the kernel wrote for the thread', kind: 'num', class: 'less', value: (w) => w.kernel_faults, text: (w) => count(w.kernel_faults) },
-];
-
 function workingSet(list) {
 	const bars = WINDOWS.map((window) => {
 		const bar = el('i');
 		const value = el('dd', { class: 'value' }, '–');
-		list.append(el('div', {}, el('dt', {}, `${window} s`), el('dd', { class: 'bar', 'aria-hidden': 'true' }, bar), value));
+		list.append(
+			el(
+				'div',
+				{},
+				el('dt', {}, `${window} s`),
+				el('dd', { class: 'bar', 'aria-hidden': 'true' }, bar),
+				value,
+			),
+		);
 		return { window, bar, value };
 	});
 	return (sizes) => {
@@ -76,10 +46,26 @@ export function detailView(status) {
 		forecast: forecastView($('forecast'), $('forecast-note')),
 		heat: heatmap($('heat'), { readout: $('heat-readout'), scale: $('heat-scale'), pageSize }),
 		flame: flameGraph($('flame'), { readout: $('flame-readout'), unit: 'write faults' }),
-		writers: liveTable($('writer-table'), writerColumns, { key: (w) => `${w.tid} ${w.function}`, sort: ['faults', -1], empty: 'No write fault was seen yet' }),
-		areas: liveTable($('area-table'), areaColumns, { key: (v) => v.start, sort: ['rate', -1], empty: 'Nothing was written in the last minute' }),
-		segments: liveTable($('segment-table'), segmentColumns, { key: (s) => s.id, sort: ['all', -1], empty: 'It attaches none' }),
-		versions: versionsView({ place: $('versions'), table: $('version-table'), note: $('versions-note') }),
+		writers: liveTable($('writer-table'), writerColumns, {
+			key: (w) => `${w.tid} ${w.function}`,
+			sort: ['faults', -1],
+			empty: 'No write fault was seen yet',
+		}),
+		areas: liveTable($('area-table'), areaColumns, {
+			key: (v) => v.start,
+			sort: ['rate', -1],
+			empty: 'Nothing was written in the last minute',
+		}),
+		segments: liveTable($('segment-table'), segmentColumns, {
+			key: (s) => s.id,
+			sort: ['all', -1],
+			empty: 'It attaches none',
+		}),
+		versions: versionsView({
+			place: $('versions'),
+			table: $('version-table'),
+			note: $('versions-note'),
+		}),
 	};
 	let open = null; // the pid
 	let looked = 0;
@@ -88,20 +74,31 @@ export function detailView(status) {
 	function takeProcess(process) {
 		const every = process.interval_s || 1;
 		const pages = (n) => n * pageSize();
-		views.areas.update(process.vmas.map((v) => ({
-			...v,
-			wws_bytes: Object.fromEntries(WINDOWS.map((w) => [w, pages(v.wws_pages[w])])),
-		})));
-		views.segments.update(process.segments.map((s) => ({ ...s, own_rate: pages(s.dirty_pages) / every })));
+		views.areas.update(
+			process.vmas.map((v) => ({
+				...v,
+				wws_bytes: Object.fromEntries(WINDOWS.map((w) => [w, pages(v.wws_pages[w])])),
+			})),
+		);
+		views.segments.update(
+			process.segments.map((s) => ({ ...s, own_rate: pages(s.dirty_pages) / every })),
+		);
 		const all = process.writers.reduce((sum, { faults }) => sum + faults, 0);
 		views.writers.update(process.writers.map((w) => ({ ...w, share: w.faults / (all || 1) })));
-		setText($('areas-note'), `${plural(process.vmas.length, 'area')} written in the last minute`);
+		setText(
+			$('areas-note'),
+			`${plural(process.vmas.length, 'area')} written in the last minute`,
+		);
 	}
 
 	// A job's own, and what else is in the directory that its versions go to.
 	function takeVersions({ versions, failures, running }, job, dir) {
 		const own = versions.filter((v) => v.job === job || v.dir === dir);
-		views.versions.update(own, failures.filter((f) => f.job === job), running?.job === job ? running : null);
+		views.versions.update(
+			own,
+			failures.filter((f) => f.job === job),
+			running?.job === job ? running : null,
+		);
 	}
 
 	async function readOften(pid) {
@@ -119,7 +116,12 @@ export function detailView(status) {
 		]);
 		if (open !== pid) return;
 		views.heat.update(heat);
-		setText($('heat-note'), heat.rows.length ? `each row is at most ${bytes(heat.bin_bytes)}; what was not written is left out` : '');
+		setText(
+			$('heat-note'),
+			heat.rows.length
+				? `each row is at most ${bytes(heat.bin_bytes)}; what was not written is left out`
+				: '',
+		);
 		views.flame.update(flame.tree);
 		setText($('flame-note'), flameNote(flame));
 		const own = forecast.jobs.find((j) => j.job === job);
@@ -129,7 +131,9 @@ export function detailView(status) {
 	}
 
 	const flameNote = ({ stacks, samples, seconds }) =>
-		stacks ? `user stacks of ${plural(samples, 'write fault')} in ${Math.round(seconds)} s` : 'writing functions; stacks are not there';
+		stacks
+			? `user stacks of ${plural(samples, 'write fault')} in ${Math.round(seconds)} s`
+			: 'writing functions; stacks are not there';
 
 	async function look(force) {
 		if (open == null || busy || document.hidden) return;
@@ -150,7 +154,8 @@ export function detailView(status) {
 		if (pid !== open) look(true);
 	}
 
-	const hasEnded = (ended) => setText($('detail-state'), ended ? 'has ended; this is what was seen last' : '');
+	const hasEnded = (ended) =>
+		setText($('detail-state'), ended ? 'has ended; this is what was seen last' : '');
 
 	return {
 		get pid() {

@@ -44,7 +44,8 @@ export function crispCanvas(canvas, draw) {
 		if (!width || !height) return;
 		const scale = window.devicePixelRatio || 1;
 		const pixels = [Math.round(width * scale), Math.round(height * scale)];
-		if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
+		if (canvas.width !== pixels[0] || canvas.height !== pixels[1])
+			[canvas.width, canvas.height] = pixels;
 		const context = canvas.getContext('2d');
 		context.setTransform(scale, 0, 0, scale, 0, 0);
 		context.clearRect(0, 0, width, height);

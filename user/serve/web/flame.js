@@ -46,7 +46,15 @@ export function flameGraph(root, { readout, unit }) {
 	function* layout(width) {
 		const chain = zoomChain();
 		for (const [depth, { frame, path }] of chain.entries())
-			yield { frame, path, parent: chain[depth - 1]?.path, depth, x: 0, width, outer: depth < chain.length - 1 };
+			yield {
+				frame,
+				path,
+				parent: chain[depth - 1]?.path,
+				depth,
+				x: 0,
+				width,
+				outer: depth < chain.length - 1,
+			};
 		const top = chain.at(-1);
 		yield* children(top.frame, top.path, chain.length, 0, width);
 	}
@@ -69,7 +77,9 @@ export function flameGraph(root, { readout, unit }) {
 	function makeFrame(path) {
 		const node = el('div', { role: 'treeitem', class: 'frame', tabindex: -1 });
 		node.addEventListener('click', () => zoomTo(path));
-		node.addEventListener('pointerenter', () => setText(readout, describe(frames.get(path).frame)));
+		node.addEventListener('pointerenter', () =>
+			setText(readout, describe(frames.get(path).frame)),
+		);
 		node.addEventListener('focus', () => {
 			current = path;
 			setText(readout, describe(frames.get(path).frame));
@@ -82,7 +92,11 @@ export function flameGraph(root, { readout, unit }) {
 		if (!frames.has(path)) frames.set(path, { node: makeFrame(path) });
 		const entry = Object.assign(frames.get(path), { frame, parent, depth });
 		const { node } = entry;
-		Object.assign(node.style, { left: `${x}px`, top: `${depth * ROW}px`, width: `${Math.max(width - 1, 1)}px` });
+		Object.assign(node.style, {
+			left: `${x}px`,
+			top: `${depth * ROW}px`,
+			width: `${Math.max(width - 1, 1)}px`,
+		});
 		node.className = `frame tint-${depth ? tint(frame.name) : 'root'}${outer ? ' outer' : ''}`;
 		setText(node, width > 24 ? frame.name.replace(/ \[.*\]$/, '') : ''); // the module is in the readout
 		setAttribute(node, 'aria-level', String(depth + 1));
@@ -107,7 +121,8 @@ export function flameGraph(root, { readout, unit }) {
 		tallest = Math.max(tallest, depth + 1); // it does not shrink: what is below stays in its place
 		root.style.setProperty('--rows', depth + 1);
 		root.style.setProperty('--tallest', tallest);
-		while (current && !frames.has(current)) current = current.slice(0, current.lastIndexOf(PATH));
+		while (current && !frames.has(current))
+			current = current.slice(0, current.lastIndexOf(PATH));
 		for (const [path, { node }] of frames) node.tabIndex = path === current ? 0 : -1;
 		if (lost) focus(current);
 	}
@@ -129,7 +144,8 @@ export function flameGraph(root, { readout, unit }) {
 	function onKey(event) {
 		const here = frames.get(current);
 		if (!here) return;
-		const among = (parent) => [...frames].filter(([, entry]) => entry.parent === parent).map(([path]) => path);
+		const among = (parent) =>
+			[...frames].filter(([, entry]) => entry.parent === parent).map(([path]) => path);
 		const beside = among(here.parent);
 		const moves = {
 			ArrowDown: () => among(current)[0],

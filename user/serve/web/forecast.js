@@ -12,9 +12,13 @@ const facts = [
 ];
 
 const basis = ({ next, mtbf_s, increment_bytes: increment }) =>
-	(next.type === 'full' ? `A full one (${next.basis}), then increments of some ${bytes(increment)}. ` : `An increment (${next.basis}). `) +
+	(next.type === 'full'
+		? `A full one (${next.basis}), then increments of some ${bytes(increment)}. `
+		: `An increment (${next.basis}). `) +
 	`The interval is the one that loses least with a failure every ${seconds(mtbf_s)}` +
-	(next.measured ? '.' : '; what a checkpoint costs is assumed: none of this job was measured yet.');
+	(next.measured
+		? '.'
+		: '; what a checkpoint costs is assumed: none of this job was measured yet.');
 
 export function forecastView(list, note) {
 	const values = new Map();
@@ -25,7 +29,8 @@ export function forecastView(list, note) {
 
 	return {
 		update(forecast) {
-			for (const [id, , text] of facts) setText(values.get(id), forecast ? text(forecast) : '–');
+			for (const [id, , text] of facts)
+				setText(values.get(id), forecast ? text(forecast) : '–');
 			setText(note, forecast ? basis(forecast) : 'No forecast for this job yet.');
 		},
 	};

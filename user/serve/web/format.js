@@ -23,7 +23,8 @@ const grouped = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 export const count = (n) => (n == null ? UNKNOWN : grouped.format(n));
 export const perSecond = (n) => (n == null ? UNKNOWN : `${grouped.format(n)}/s`);
 
-export const percent = (share) => (share == null ? UNKNOWN : `${(share * 100).toFixed(share && share < 0.001 ? 3 : 1)} %`);
+export const percent = (share) =>
+	share == null ? UNKNOWN : `${(share * 100).toFixed(share && share < 0.001 ? 3 : 1)} %`;
 
 export function seconds(s) {
 	if (s == null) return UNKNOWN;
@@ -32,10 +33,16 @@ export function seconds(s) {
 	const minutes = Math.round(s / 60);
 	if (minutes < 60) return `${minutes} min`;
 	const hours = Math.floor(minutes / 60);
-	return hours < 48 ? `${hours} h${minutes % 60 ? ` ${minutes % 60} min` : ''}` : `${Math.round(hours / 24)} days`;
+	return hours < 48
+		? `${hours} h${minutes % 60 ? ` ${minutes % 60} min` : ''}`
+		: `${Math.round(hours / 24)} days`;
 }
 
-const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+const clock = new Intl.DateTimeFormat('en-GB', {
+	hour: '2-digit',
+	minute: '2-digit',
+	second: '2-digit',
+});
 const day = new Intl.DateTimeFormat('en-CA', { year: 'numeric', month: '2-digit', day: '2-digit' });
 
 // Both take seconds since 1970.
@@ -44,4 +51,5 @@ export const date = (t) => (t == null ? UNKNOWN : day.format(t * 1000));
 
 export const ago = (s) => (s < 0.5 ? 'now' : `${seconds(s)} ago`);
 
-export const plural = (n, word, words = `${word}s`) => `${grouped.format(n)} ${n === 1 ? word : words}`;
+export const plural = (n, word, words = `${word}s`) =>
+	`${grouped.format(n)} ${n === 1 ? word : words}`;

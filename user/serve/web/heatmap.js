@@ -22,12 +22,15 @@ function ramp() {
 	return Array.from({ length: STEPS }, (_, i) => {
 		const at = (i / (STEPS - 1)) * (stops.length - 1);
 		const low = Math.min(Math.floor(at), stops.length - 2);
-		const mix = stops[low].map((from, c) => Math.round(from + (stops[low + 1][c] - from) * (at - low)));
+		const mix = stops[low].map((from, c) =>
+			Math.round(from + (stops[low + 1][c] - from) * (at - low)),
+		);
 		return `rgb(${mix})`;
 	});
 }
 
-const shorten = (name) => (name.startsWith('/') ? name.slice(name.lastIndexOf('/') + 1) : name) || '[anon]';
+const shorten = (name) =>
+	(name.startsWith('/') ? name.slice(name.lastIndexOf('/') + 1) : name) || '[anon]';
 
 export function heatmap(place, { readout, scale, pageSize }) {
 	const canvas = place.querySelector('canvas');
@@ -66,7 +69,8 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		let y = GAP;
 		for (const area of areas) {
 			const high = Math.max(least, area.rows * each);
-			for (let r = 0; r < area.rows; r++) tops.push(rowTop(area.first_row + r, r, y, high / area.rows));
+			for (let r = 0; r < area.rows; r++)
+				tops.push(rowTop(area.first_row + r, r, y, high / area.rows));
 			y += high + GAP;
 		}
 		const [first, last] = [map.time[0], map.time.at(-1)];
@@ -85,7 +89,9 @@ export function heatmap(place, { readout, scale, pageSize }) {
 	const columnX = (column) => {
 		const before = column ? map.time[column - 1] : 0;
 		const from = Math.max(before, map.time[column] - (column ? 2 : 1) * map.column_s);
-		return [from, map.time[column]].map((t) => box.left + ((t - box.start) / box.span) * box.width);
+		return [from, map.time[column]].map(
+			(t) => box.left + ((t - box.start) / box.span) * box.width,
+		);
 	};
 
 	function shade(pages) {
@@ -118,7 +124,14 @@ export function heatmap(place, { readout, scale, pageSize }) {
 			context.fillStyle = colors[0];
 			context.fillRect(box.left, top.y, box.width, high);
 			context.fillStyle = color('ink');
-			fitText(context, shorten(area.name), 8, top.y + Math.min(high / 2, LABEL / 2 + 1), box.left - 16, high);
+			fitText(
+				context,
+				shorten(area.name),
+				8,
+				top.y + Math.min(high / 2, LABEL / 2 + 1),
+				box.left - 16,
+				high,
+			);
 			drawAddresses(context, area, top.y + LABEL, end.y + end.height);
 		}
 	}
@@ -133,7 +146,12 @@ export function heatmap(place, { readout, scale, pageSize }) {
 			const first = row === area.first_row;
 			const behindGap = !first && map.rows[row].start !== map.rows[row - 1].end;
 			const at = Math.max(y + LABEL / 2, first ? top + LABEL / 2 : 0);
-			if (at - LABEL / 2 < free || at + LABEL > bottom || !(first || behindGap || y > free + 4 * LABEL)) continue;
+			if (
+				at - LABEL / 2 < free ||
+				at + LABEL > bottom ||
+				!(first || behindGap || y > free + 4 * LABEL)
+			)
+				continue;
 			fitText(context, address(row), 8, at, box.left - 16, LABEL);
 			free = at + LABEL / 2 + LABEL * (first ? 1 : 2);
 		}
@@ -142,7 +160,8 @@ export function heatmap(place, { readout, scale, pageSize }) {
 	function fitText(context, text, x, y, room, high) {
 		if (high < 9) return;
 		let shown = text;
-		while (shown.length > 3 && context.measureText(shown).width > room) shown = `${shown.slice(0, -2).trimEnd()}…`;
+		while (shown.length > 3 && context.measureText(shown).width > room)
+			shown = `${shown.slice(0, -2).trimEnd()}…`;
 		context.fillText(shown, x, y);
 	}
 
@@ -179,7 +198,10 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		const [from, to] = columnX(cursor.column);
 		const { y, height } = box.tops[cursor.row];
 		const [left, wide] = [Math.floor(from), Math.max(2, Math.ceil(to) - Math.floor(from))];
-		for (const [width, name] of [[5, 'panel'], [2, 'ink']]) {
+		for (const [width, name] of [
+			[5, 'panel'],
+			[2, 'ink'],
+		]) {
 			context.strokeStyle = color(name);
 			context.lineWidth = width;
 			context.strokeRect(left - 1, y - 1, wide + 2, height + 2);
@@ -208,35 +230,61 @@ export function heatmap(place, { readout, scale, pageSize }) {
 		if (!cursor) return setText(readout, '');
 		const { start, end, name } = map.rows[cursor.row];
 		const pages = map.cells[cursor.column][cursor.row];
-		setText(readout, `${timeOfDay(map.time[cursor.column])}  ${shorten(name)} ${start}–${end}: ` +
-			`${plural(pages, 'page')} written (${bytes(pages * pageSize())})`);
+		setText(
+			readout,
+			`${timeOfDay(map.time[cursor.column])}  ${shorten(name)} ${start}–${end}: ` +
+				`${plural(pages, 'page')} written (${bytes(pages * pageSize())})`,
+		);
 	}
 
 	function onKey(event) {
-		const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+		const steps = {
+			ArrowLeft: [-1, 0],
+			ArrowRight: [1, 0],
+			ArrowUp: [0, -1],
+			ArrowDown: [0, 1],
+		};
 		const step = steps[event.key];
 		if (!step || !box) return;
 		event.preventDefault();
 		const at = cursor ?? { column: map.time.length - 1, row: 0 };
 		const within = (value, n) => Math.max(0, Math.min(n - 1, value));
-		moveTo(cursor ? { column: within(at.column + step[0], map.time.length), row: within(at.row + step[1], rows()) } : at);
+		moveTo(
+			cursor
+				? {
+						column: within(at.column + step[0], map.time.length),
+						row: within(at.row + step[1], rows()),
+					}
+				: at,
+		);
 	}
 
 	function update(next) {
 		map = next;
 		if (map?.time.length) {
-			const spans = map.time.length > 1 ? (map.time.at(-1) - map.time[0]) / (map.time.length - 1) : 0;
+			const spans =
+				map.time.length > 1 ? (map.time.at(-1) - map.time[0]) / (map.time.length - 1) : 0;
 			map.column_s = Math.max(spans, map.interval_s);
 			map.max ||= 1;
 		}
-		if (cursor && (cursor.row >= rows() || cursor.column >= (map?.time.length ?? 0))) cursor = null;
+		if (cursor && (cursor.row >= rows() || cursor.column >= (map?.time.length ?? 0)))
+			cursor = null;
 		say();
 		const least = el('span', {}, '1 page');
 		const most = el('span', {}, map?.max > 1 ? `${count(map.max)} pages` : '');
 		scale.replaceChildren(least, most);
 		place.dataset.cells = String(map?.cells.flat().filter(Boolean).length ?? 0);
-		setAttribute(place, 'aria-label', map ? `Writes in ${plural(map.areas.length, 'memory area')}, ` +
-			`${plural(map.time.length, 'interval')}: ${map.areas.map(({ name }) => shorten(name)).slice(0, 8).join(', ')}` : 'No data');
+		setAttribute(
+			place,
+			'aria-label',
+			map
+				? `Writes in ${plural(map.areas.length, 'memory area')}, ` +
+						`${plural(map.time.length, 'interval')}: ${map.areas
+							.map(({ name }) => shorten(name))
+							.slice(0, 8)
+							.join(', ')}`
+				: 'No data',
+		);
 		redraw();
 	}
 

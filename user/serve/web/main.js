@@ -2,6 +2,7 @@
 // The page: what the events bring goes to the views.
 
 import { getJson } from './api.js';
+import { faultRate, processColumns } from './columns.js';
 import { showLive, stayConnected } from './connection.js';
 import { detailView } from './detail.js';
 import { $, el, setText } from './dom.js';
@@ -9,24 +10,7 @@ import { bytes, count, perSecond, plural, rate, seconds } from './format.js';
 import { Processes, SPAN } from './processes.js';
 import { rateChart } from './rate.js';
 import { liveTable } from './table.js';
-import { onThemeChange, seriesColor } from './theme.js';
-
-const faultRate = (p) => p.faults / (p.interval_s || 1);
-const wws = (window) => (p) => p.wws_bytes[window];
-
-const columns = [
-	{ id: 'name', label: 'Process', kind: 'text', value: (p) => p.comm, fill: fillName },
-	{ id: 'pid', label: 'Pid', kind: 'num', class: 'less', value: (p) => p.pid, text: (p) => String(p.pid) },
-	{ id: 'rate', label: 'Dirty rate', title: 'Unique pages written, per second', kind: 'num', value: (p) => p.dirty_bytes_per_s, text: (p) => rate(p.dirty_bytes_per_s) },
-	...[1, 10, 60].map((s) => ({
-		id: `wws${s}`, label: `${s} s`, title: `Write working set: distinct memory written in the last ${plural(s, 'second')}`,
-		kind: 'num', class: s === 60 ? '' : 'less', value: wws(s), text: (p) => bytes(wws(s)(p)),
-	})),
-	{ id: 'faults', label: 'Write faults', kind: 'num', class: 'less', value: faultRate, text: (p) => perSecond(faultRate(p)) },
-	{ id: 'kernel', label: 'By the kernel', title: 'Write faults where the kernel wrote for the process', kind: 'num', class: 'least',
-		value: (p) => p.kernel_faults / (p.interval_s || 1), text: (p) => perSecond(p.kernel_faults / (p.interval_s || 1)) },
-	{ id: 'lost', label: 'Lost', title: 'Events of the last interval that did not fit', kind: 'num', class: 'least', value: (p) => p.lost_events, text: (p) => count(p.lost_events) },
-];
+import { onThemeChange } from './theme.js';
 
 const processes = new Processes();
 let status = null;
@@ -34,23 +18,13 @@ let time = 0; // of the last sample
 
 const chart = rateChart($('rate'), $('rate-note'));
 const detail = detailView(() => status);
-const table = liveTable($('process-table'), columns, {
+const table = liveTable($('process-table'), processColumns, {
 	key: (p) => p.pid,
 	sort: ['rate', -1],
 	onOpen: (p) => openProcess(p),
 	openLabel: (p) => `${p.comm} ${p.pid}: show it below`,
 	isOpen: (p) => p.pid === detail.pid,
 });
-
-function fillName(place, p) {
-	if (!place.firstChild)
-		place.append(el('span', { class: 'swatch', 'aria-hidden': 'true' }), el('span'), el('span', { class: 'narrow muted', 'aria-hidden': 'true' }));
-	const [swatch, name, pid] = place.children;
-	swatch.style.borderTopColor = seriesColor(p.color);
-	setText(name, p.comm);
-	setText(pid, ` ${p.pid}`);
-	place.closest('tr').classList.toggle('ended', p.ended);
-}
 
 function openProcess(process) {
 	history.replaceState(null, '', `#pid=${process.pid}`);
@@ -70,7 +44,7 @@ function drawTotals() {
 	const sum = (value) => processes.all.reduce((all, p) => all + value(p), 0);
 	const any = processes.all.length > 0;
 	setText($('total-rate'), rate(any ? sum((p) => p.dirty_bytes_per_s) : null));
-	setText($('total-wws'), bytes(any ? sum(wws(10)) : null));
+	setText($('total-wws'), bytes(any ? sum((p) => p.wws_bytes[10]) : null));
 	setText($('total-faults'), perSecond(any ? sum(faultRate) : null));
 	setText($('total-lost'), count(status?.lost_events));
 }
@@ -78,8 +52,11 @@ function drawTotals() {
 function drawAbout() {
 	if (!status) return;
 	const sampled = status.sampling.active ? ', many write faults: a sample of them is told' : '';
-	setText($('about'), `${location.hostname}, ${plural(processes.all.length, 'process', 'processes')}, ` +
-		`${status.tracker} tracker, every ${seconds(status.interval_s)}${sampled}${status.events ? '' : `, no events: ${status.no_events}`}`);
+	setText(
+		$('about'),
+		`${location.hostname}, ${plural(processes.all.length, 'process', 'processes')}, ` +
+			`${status.tracker} tracker, every ${seconds(status.interval_s)}${sampled}${status.events ? '' : `, no events: ${status.no_events}`}`,
+	);
 }
 
 function draw() {
@@ -95,7 +72,10 @@ function draw() {
 function takeSample(sample) {
 	time = sample.time;
 	processes.take(sample.processes, time);
-	Object.assign(status, { index: sample.index, sampling: { ...status.sampling, ...sample.sampling } });
+	Object.assign(status, {
+		index: sample.index,
+		sampling: { ...status.sampling, ...sample.sampling },
+	});
 	status.lost_events += sample.processes.reduce((all, p) => all + p.lost_events, 0);
 	showLive(time);
 	if (detail.pid == null) openFirst();
@@ -122,13 +102,20 @@ async function start(hello) {
 }
 
 function showRefused(refused) {
-	$('refused').replaceChildren(...refused.map(({ comm, pid, why }) => el('li', {}, el('strong', {}, `${comm} ${pid}`), ` is not followed: ${why}`)));
+	$('refused').replaceChildren(
+		...refused.map(({ comm, pid, why }) =>
+			el('li', {}, el('strong', {}, `${comm} ${pid}`), ` is not followed: ${why}`),
+		),
+	);
 }
 
 const events = {
 	hello: (data) => start(data).catch(() => {}), // what failed is asked for again with the next connection
 	sample: (data) => status && takeSample(data),
-	process: () => getJson('api/processes').then(({ refused }) => showRefused(refused)).catch(() => {}),
+	process: () =>
+		getJson('api/processes')
+			.then(({ refused }) => showRefused(refused))
+			.catch(() => {}),
 	checkpoint: () => detail.look(true),
 };
 

@@ -45,7 +45,9 @@ export class Processes {
 	async readPast(samples) {
 		for (const process of this.all.filter(({ past }) => !past)) {
 			process.past = true;
-			const { history } = await getJson(`api/processes/${process.pid}?samples=${samples}`).catch(() => ({}));
+			const { history } = await getJson(
+				`api/processes/${process.pid}?samples=${samples}`,
+			).catch(() => ({}));
 			if (!history) continue;
 			const last = history.time.at(-1) ?? 0;
 			const points = history.time.map((x, i) => ({ x, y: history.dirty_bytes_per_s[i] }));

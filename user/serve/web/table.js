@@ -6,7 +6,7 @@
 //   t.update(rows)
 //
 // A column is { id, label, title, kind, value(row), text(row), fill(cell, row) }: value is what is sorted by, text what
-// is shown (value by default), fill builds more than text. kind: 'num', 'text' or 'code'. The first column heads its row.
+// is shown, fill makes more than text. kind: 'num', 'text' or 'code'. The first column heads its row.
 
 import { el, setAttribute, setText } from './dom.js';
 
@@ -16,7 +16,11 @@ function compare(a, b, direction = 1) {
 	return direction * (typeof a === 'string' ? a.localeCompare(b, 'en') : a - b);
 }
 
-export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen = () => false, empty = 'Nothing yet' }) {
+export function liveTable(
+	root,
+	columns,
+	{ key, sort, onOpen, openLabel, isOpen = () => false, empty = 'Nothing yet' },
+) {
 	let [sortId, direction] = sort;
 	let rows = [];
 	const shown = new Map(); // key: { tr, cells, row }
@@ -27,8 +31,20 @@ export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen 
 	markSort();
 
 	function head(column) {
-		const button = el('button', { type: 'button', title: column.title, onclick: () => sortBy(column) }, column.label);
-		return el('th', { scope: 'col', class: `${column.kind} ${column.class ?? ''}`, 'data-column': column.id }, button);
+		const button = el(
+			'button',
+			{ type: 'button', title: column.title, onclick: () => sortBy(column) },
+			column.label,
+		);
+		return el(
+			'th',
+			{
+				scope: 'col',
+				class: `${column.kind} ${column.class ?? ''}`,
+				'data-column': column.id,
+			},
+			button,
+		);
 	}
 
 	function sortBy(column) {
@@ -40,19 +56,31 @@ export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen 
 
 	function markSort() {
 		columns.forEach((column, i) => {
-			const order = column.id === sortId ? (direction < 0 ? 'descending' : 'ascending') : 'none';
+			const order =
+				column.id === sortId ? (direction < 0 ? 'descending' : 'ascending') : 'none';
 			setAttribute(heads[i], 'aria-sort', order);
 		});
 	}
 
 	function makeRow(row) {
 		const cells = columns.map((column, i) =>
-			el(i ? 'td' : 'th', { class: `${column.kind} ${column.class ?? ''}`, scope: i ? null : 'row' }));
+			el(i ? 'td' : 'th', {
+				class: `${column.kind} ${column.class ?? ''}`,
+				scope: i ? null : 'row',
+			}),
+		);
 		const entry = { tr: el('tr', {}, ...cells), cells, row };
 		if (onOpen) {
-			entry.button = el('button', { type: 'button', class: 'open', onclick: () => onOpen(entry.row) });
+			entry.button = el('button', {
+				type: 'button',
+				class: 'open',
+				onclick: () => onOpen(entry.row),
+			});
 			cells[0].append(entry.button);
-			entry.tr.addEventListener('click', (event) => event.target.closest('button') || onOpen(entry.row));
+			entry.tr.addEventListener(
+				'click',
+				(event) => event.target.closest('button') || onOpen(entry.row),
+			);
 		}
 		return entry;
 	}
@@ -62,7 +90,7 @@ export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen 
 		columns.forEach((column, i) => {
 			const place = i === 0 && entry.button ? entry.button : entry.cells[i];
 			if (column.fill) column.fill(place, row);
-			else setText(place, column.text ? column.text(row) : String(column.value(row) ?? ''));
+			else setText(place, column.text(row));
 		});
 		if (!onOpen) return;
 		entry.tr.classList.toggle('open', isOpen(row));
@@ -75,7 +103,11 @@ export function liveTable(root, columns, { key, sort, onOpen, openLabel, isOpen 
 		const held = !asked && (body.matches(':hover') || body.contains(document.activeElement));
 		let order = [...shown.values()];
 		if (!held)
-			order.sort((a, b) => compare(column.value(a.row), column.value(b.row), direction) || compare(key(a.row), key(b.row)));
+			order.sort(
+				(a, b) =>
+					compare(column.value(a.row), column.value(b.row), direction) ||
+					compare(key(a.row), key(b.row)),
+			);
 		let at = body.firstElementChild;
 		for (const { tr } of order) {
 			if (tr === at) at = at.nextElementSibling;

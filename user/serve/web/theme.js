@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 // Colours for what is drawn on canvases: those of style.css, which knows dark, light and contrast.
 
-const queries = ['(prefers-color-scheme: dark)', '(prefers-contrast: more)', '(prefers-contrast: less)'];
+const queries = [
+	'(prefers-color-scheme: dark)',
+	'(prefers-contrast: more)',
+	'(prefers-contrast: less)',
+];
 const listeners = new Set();
 
 let cache = new Map();
@@ -16,7 +20,11 @@ export const onThemeChange = (listener) => listeners.add(listener);
 
 // color('accent') is --accent of the page.
 export function color(name) {
-	if (!cache.has(name)) cache.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+	if (!cache.has(name))
+		cache.set(
+			name,
+			getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim(),
+		);
 	return cache.get(name);
 }
 
