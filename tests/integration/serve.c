@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "lib/kid.h"
+#include "lib/scratch.h"
 #include "lib/server.h"
 #include "lib/tracer.h"
 
@@ -21,6 +22,7 @@
 #define RW (PROT_READ | PROT_WRITE)
 
 static struct server server;
+static struct talker storm;
 static char cgroup[128];
 static int segment = -1;
 
@@ -29,6 +31,9 @@ static int clean(void **state)
 	if (server.r.pid)
 		run_close(&server.r);
 	memset(&server, 0, sizeof(server));
+	if (storm.pid)
+		talker_end(&storm);
+	memset(&storm, 0, sizeof(storm));
 	tracers_kill();
 	kids_end();
 	if (cgroup[0])
@@ -102,8 +107,7 @@ static void shows_what_was_written(void **state)
 	kid_call(kid, kid_read, area, 512);
 	server_catch_up(&server);
 	process = process_json(kid->pid, "");
-	assert_int_equal(number(json_object_get(vma_at(process, area), "wws_pages"), "60"),
-			 64);
+	assert_int_equal(number(json_object_get(vma_at(process, area), "wws_pages"), "60"), 64);
 	assert_int_equal(heat_between(kid->pid, bins, bins + 256 * PAGE), 128);
 	assert_true(json_array_size(json_object_get(process, "writers")) > 0);
 	flame = process_json(kid->pid, "/flamegraph");
@@ -298,6 +302,93 @@ static void by_cgroup(void **state)
 	kids_end();
 }
 
+static double storm_metric(const char *name)
+{
+	char sample[96];
+
+	snprintf(sample, sizeof(sample), "%s{pid=\"%d\",comm=\"faultloop\"}", name, storm.pid);
+	return server_metric(&server, sample);
+}
+
+/* A million faults a second are counted, and not told one by one; that is said. A version of such a process is whole. */
+static void in_a_storm(void **state)
+{
+	double end = seconds_now() + 60;
+	json_t *json, *totals;
+	struct run r;
+	char repo[SCRATCH_MAX];
+
+	talker_start(&storm, built("tests/targets/faultloop"), "32", NULL);
+	talker_ask(&storm, "", "ready");
+	assert_int_equal(write(storm.to, "3\n3\n3\n3\n3\n3\n", 12), 12);
+	server_start(&server, "--pid", decimal(storm.pid), "--interval", "500ms", NULL);
+	while (storm_metric("icpbpf_untold_faults_total") <= 0 ||
+	       server_metric(&server, "icpbpf_sampling_active") != 1) {
+		if (seconds_now() > end)
+			fail_msg("no storm");
+		nap_ms(50);
+	}
+	json = server_json(&server, "/api/processes");
+	totals = json_object_get(json_array_get(json_object_get(json, "processes"), 0),
+				 "totals");
+	assert_true(number(totals, "untold_faults") > 0);
+	assert_true(number(totals, "untold_faults") < number(totals, "faults"));
+	json_decref(json);
+	assert_non_null(mkdtemp(scratch_shm(repo, "storm")));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(icp(&r, NULL, "checkpoint", "--pid", decimal(storm.pid),
+				     "--dir", repo, "--no-restart", "--paranoid", NULL),
+				 0);
+		run_close(&r);
+	}
+	assert_int_equal(icp(&r, NULL, "verify", "--dir", repo, NULL), 0);
+	run_close(&r);
+	run_start(&r, NULL, (const char *[]){"rm", "-rf", repo, NULL});
+	run_wait(&r, 60);
+	run_close(&r);
+	server_stop(&server);
+}
+
+static void one_generation(unsigned mark)
+{
+	struct kid *kid = kid_start();
+
+	kid_call(kid, kid_write, kid_call(kid, kid_map, 500 * PAGE, RW, MAP_PRIVATE), 500);
+	kid_call(kid, set_name, mark);
+	server_wait_pid(&server, kid->pid, true);
+	kid_call(kid, kid_write, kid_call(kid, kid_map, 500 * PAGE, RW, MAP_PRIVATE), 500);
+	kill(kid->pid, SIGKILL);
+	kids_end();
+}
+
+/* Nothing is kept of who has gone: neither memory nor descriptors. */
+static void stays_small(void **state)
+{
+	unsigned mark = (unsigned)getpid() % 1000000 + 1000000;
+	struct outside before, after;
+	char match[64];
+	long early;
+
+	snprintf(match, sizeof(match), "^icpserve%u$", mark);
+	server_start(&server, "--match", match, "--interval", "100ms", NULL);
+	for (int i = 0; i < 8; i++)
+		one_generation(mark);
+	while (server_metric(&server, "icpbpf_followed_processes") > 0)
+		nap_ms(50);
+	early = status_number(server.r.pid, "VmRSS");
+	outside_look(&before, server.r.pid);
+	for (int i = 0; i < 16; i++)
+		one_generation(mark);
+	while (server_metric(&server, "icpbpf_followed_processes") > 0)
+		nap_ms(50);
+	outside_look(&after, server.r.pid);
+	assert_in_range(status_number(server.r.pid, "VmRSS"), 1, early + 1024);
+	assert_int_equal(count(after.fds, "\n"), count(before.fds, "\n"));
+	outside_free(&before);
+	outside_free(&after);
+	server_stop(&server);
+}
+
 /* A line that says why, and nothing is attached to. */
 static void refusals(void **state)
 {
@@ -346,6 +437,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(one_is_held, clean),
 		cmocka_unit_test_teardown(come_and_go, clean),
 		cmocka_unit_test_teardown(by_cgroup, clean),
+		cmocka_unit_test_teardown(in_a_storm, clean),
+		cmocka_unit_test_teardown(stays_small, clean),
 		cmocka_unit_test_teardown(refusals, clean),
 	};
 
