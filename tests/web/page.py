@@ -119,6 +119,38 @@ SHADES = """(() => {
 })()"""
 
 
+# The texts whose contrast with what is behind them is too low: [ratio, text].
+FAINT = """(() => {
+    const luminance = (color) => {
+        const [r, g, b] = color.map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const pixel = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+    const read = (color) => {  // any notation of CSS
+        pixel.clearRect(0, 0, 1, 1);
+        pixel.fillStyle = color;
+        pixel.fillRect(0, 0, 1, 1);
+        return [...pixel.getImageData(0, 0, 1, 1).data];
+    };
+    const behind = (node) => {
+        for (; node; node = node.parentElement) {
+            const color = read(getComputedStyle(node).backgroundColor);
+            if (color[3] === 255) return color;
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    for (const node of document.querySelectorAll('body *')) {
+        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        if (!own || !node.checkVisibility() || node.closest('.hidden, noscript')) continue;
+        const [a, b] = [read(getComputedStyle(node).color), behind(node)].map((c) => luminance(c.slice(0, 3)));
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) faint.push([ratio.toFixed(2), node.textContent.slice(0, 40)]);
+    }
+    return faint;
+})()"""
+
+
 def column(page, table, name):
     """What the table shows in a column, as numbers where it is numbers with a unit."""
     texts = page.js(f"""[...document.querySelectorAll('#{table} tbody tr')].map((tr) =>
@@ -239,6 +271,28 @@ def everything_by_keyboard(browser):
         page.until("document.querySelector('.frame.outer') !== null", "Enter shows a frame in full width")
         page.key("Escape")
         page.until("!document.querySelector('.frame.outer')", "Escape goes back")
+        clean(page, url)
+        page.close()
+
+
+@test
+def readable_and_named(browser):
+    with painters(1) as made, serving("--interval", "0.5s", "--pid", made[0].pid) as url:
+        page = browser.page(url)
+        page.until("document.querySelectorAll('.frame').length > 2")
+        page.until("document.getElementById('detail').ariaBusy === 'false'")
+        for features in (LIGHT, DARK, LIGHT + [("prefers-contrast", "more")], DARK + [("prefers-contrast", "more")]):
+            page.media(features)
+            faint = page.js(FAINT)
+            check(not faint, f"{features}: hard to read: {faint}")
+        roles = {"button", "link", "textbox", "img", "image", "region", "application", "treeitem", "tree", "table"}
+        nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+        seen = [n for n in nodes if not n["ignored"] and n["role"]["value"] in roles]
+        check({"button", "treeitem", "region"} <= {n["role"]["value"] for n in seen}, "parts of the page are not told")
+        nameless = [n["role"]["value"] for n in seen if not n.get("name", {}).get("value")]
+        check(not nameless, f"without a name: {nameless}")
+        levels = page.js("[...document.querySelectorAll('h1, h2, h3')].filter((h) => h.checkVisibility()).map((h) => Number(h.tagName[1]))")
+        check(levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:])), f"headings leave out a level: {levels}")
         clean(page, url)
         page.close()
 
