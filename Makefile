@@ -348,11 +348,16 @@ install: $(B)/icp-bpf
 	$(foreach m,$(MAN),install -D -m 644 $(m) $(call mandir,$(m))/$(notdir $(m)) &&) true
 	install -d $(call to,share/doc/icp-bpf)
 	install -m 644 $(DOCS) $(call to,share/doc/icp-bpf)
+	install -D -m 644 completion/icp-bpf $(call to,share/bash-completion/completions/icp-bpf)
+	install -d $(call to,share/icp-bpf) $(call to,lib/systemd/system)
+	install -m 644 dashboards/icp-bpf.json dashboards/alerts.yml systemd/serve.conf $(call to,share/icp-bpf)
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' systemd/icp-bpf.service > $(call to,lib/systemd/system/icp-bpf.service)
 
 .PHONY: uninstall
 uninstall:
 	rm -f $(call to,bin/icp-bpf) $(foreach m,$(MAN),$(call mandir,$(m))/$(notdir $(m)))
-	rm -rf $(call to,share/doc/icp-bpf)
+	rm -f $(call to,share/bash-completion/completions/icp-bpf) $(call to,lib/systemd/system/icp-bpf.service)
+	rm -rf $(call to,share/doc/icp-bpf) $(call to,share/icp-bpf)
 
 # --- fuzzing: one target per parser of untrusted bytes, FUZZ_SECONDS each; seeds are made by the targets themselves ---
 FUZZ_SECONDS ?= 30

@@ -42,7 +42,7 @@ static bool is_local(const struct sockaddr *addr)
 
 static void name_it(int fd, char url[96])
 {
-	struct sockaddr_storage addr;
+	struct sockaddr_storage addr = {0};
 	socklen_t len = sizeof(addr);
 	char host[64] = "?", port[8] = "?";
 

@@ -79,6 +79,7 @@ void session_function(struct session *s, pid_t pid, uint64_t ip, char *out, size
 void session_note_cut(struct session *s, const struct checkpoint_request *r, int err,
 		      const struct dump_result *out)
 {
+	const struct tracked *root = r->n_roots ? session_find(s, r->roots[0]) : NULL;
 	struct session_cut *cut;
 	struct timespec now;
 
@@ -90,7 +91,10 @@ void session_note_cut(struct session *s, const struct checkpoint_request *r, int
 	clock_gettime(CLOCK_REALTIME, &now);
 	cut->time = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 	cut->root = r->n_roots ? r->roots[0] : 0;
-	tasks_comm(cut->root, cut->comm);
+	if (root) /* it may have been killed after the commit */
+		memcpy(cut->comm, root->target->comm, sizeof(cut->comm));
+	else
+		tasks_comm(cut->root, cut->comm);
 	snprintf(cut->dir, sizeof(cut->dir), "%s", r->dir);
 	snprintf(cut->label, sizeof(cut->label), "%s", r->label ? r->label : "");
 	cut->err = err;
