@@ -29,6 +29,7 @@ $(foreach d,$(DIRS),$(eval SRC_$(d) := $(call names,user/$(d),c,*)))
 STATE_PROTO := $(call names,user/state,proto,*)
 SRC_state   += $(STATE_PROTO:%=%.pb-c)
 SRC_image   += manifest.pb-c
+SRC_serve   += web_files
 # eBPF objects of their own: bpf/name.bpf.c, build/name.skel.h; all others become one
 BPF_OWN     := undo
 BPF         := $(filter-out $(BPF_OWN),$(call names,bpf,bpf.c,*))
@@ -54,6 +55,7 @@ OBJ     := $(foreach d,$(DIRS),$(patsubst %,$(B)/user/$(d)/%.o,$(SRC_$(d))))
 LIB_OBJ := $(filter-out $(B)/user/cli/%,$(OBJ))
 BPF_OBJ := $(patsubst %,$(B)/bpf/%.bpf.o,$(BPF))
 UNIT_BIN := $(patsubst %,$(B)/tests/unit/%,$(UNIT))
+WEB_BIN  := $(B)/tests/web/page
 INT_BIN  := $(patsubst %,$(B)/tests/integration/%,$(INTEGRATION))
 TGT_BIN  := $(patsubst %,$(B)/tests/targets/%,$(TARGETS))
 
@@ -106,6 +108,22 @@ $(B)/user/state/%.pb-c.o: $(B)/state/%.pb-c.c | $(STATE_PROTO_H)
 	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 $(OBJ): | $(PROTO_H) $(STATE_PROTO_H)
+
+# --- the web page: its files, and the charts, whose licence comes along --------------------------------------------------
+WEB      := $(wildcard user/serve/web/*)
+CHART_JS := /usr/share/javascript/chart.js/chart.min.js
+LICENCES := /usr/share/doc/libjs-chart.js/copyright
+
+$(CHART_JS) $(LICENCES): | $(B)/.deps-build
+
+$(B)/serve/web_files.c: scripts/embed-web $(WEB) $(CHART_JS) $(LICENCES)
+	$(call say,EMBED,user/serve/web)
+	$(Q)scripts/embed-web $@ $(B)/serve/web $(foreach f,$(WEB),$(notdir $(f))=$(f)) chart.min.js=$(CHART_JS) licences.txt=$(LICENCES)
+
+$(B)/user/serve/web_files.o: $(B)/serve/web_files.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -c -o $@ $<
 
 # --- eBPF: every program file, linked into one CO-RE object, embedded as a skeleton --------------------------------
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h vmlinux/*.h vmlinux/*/*.h)
@@ -183,6 +201,9 @@ unseen_FLAGS := tests/targets/reborn_util.c
 barred_FLAGS := tests/targets/reborn_util.c
 queued_FLAGS := tests/targets/reborn_util.c
 
+# with frames, so that its stacks can be read
+painter_FLAGS := -O0
+
 $(B)/tests/targets/%: tests/targets/%.c
 	$(call say,TARGET,$@)
 	@mkdir -p $(@D)
@@ -205,10 +226,14 @@ $(B)/tests/targets/core_target: | $(B)/tests/targets/libcore_target.so
 
 $(B)/tests/unit/proc/test_symbols: | $(patsubst %,$(B)/tests/targets/%,symbols_static symbols_stripped)
 
+$(B)/tests/web/%: tests/web/%.py
+	@mkdir -p $(@D)
+	$(Q)ln -sfn $(abspath $<) $@
+
 PROMETHEUS := $(B)/tests/prometheus/usr/bin/prometheus
 
 .PHONY: tests
-tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN)
+tests: $(B)/icp-bpf $(B)/tests/bin/redis-server $(B)/tests/bin/nginx $(PROMETHEUS) $(UNIT_BIN) $(INT_BIN) $(TGT_BIN) $(WEB_BIN)
 
 # libicp and what runs on it need packages: say which, rather than let the compiler stumble over a header.
 $(OBJ) $(BPF_OBJ) $(BPF_OWN:%=$(B)/bpf/%.bpf.o): | $(B)/.deps-build
@@ -269,7 +294,7 @@ check:
 	$(AGAIN) tests
 	@tests/check-includes --self-test
 	@tests/check-includes
-	@$(RUNNER) $(UNIT_BIN) $(INT_BIN)
+	@$(RUNNER) $(UNIT_BIN) $(INT_BIN) $(WEB_BIN)
 
 # make check does a few rounds of it.
 ROUNDS ?= 500
@@ -312,7 +337,7 @@ results:
 
 # --- static analysis -------------------------------------------------------------------------------------------------------
 # Not the generated code.
-LINT_C   = $(filter-out %.pb-c.c,$(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d)))))
+LINT_C   = $(filter-out %.pb-c.c %/web_files.c,$(foreach d,$(DIRS),$(patsubst %,user/$(d)/%.c,$(SRC_$(d)))))
 LINT_ALL = $(wildcard user/*/*.[ch] bpf/*.[ch] kmod-helper/*.[ch] tests/*.[ch] tests/*/*.[ch] tests/unit/*/*.[ch])
 
 .PHONY: lint

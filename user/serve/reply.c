@@ -12,9 +12,9 @@
 #include "serve/metrics.h"
 
 #define JSON_TYPE "application/json"
-#define DEFAULT_CSP                                                                            \
-	"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "         \
-	"frame-ancestors 'none'"
+#define CSP                                                                                    \
+	"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "            \
+	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 #define PENDING_MAX (16u << 20) /* bytes of answers that nobody has read yet */
 
 struct answer {
@@ -257,7 +257,7 @@ static unsigned check(const struct replies *r, struct MHD_Connection *connection
 /* ---- sending ---- */
 
 static enum MHD_Result send_it(struct MHD_Connection *connection, unsigned status,
-			       const char *type, const char *csp, const char *cache,
+			       const char *type, const char *cache,
 			       struct MHD_Response *response)
 {
 	enum MHD_Result done;
@@ -268,7 +268,7 @@ static enum MHD_Result send_it(struct MHD_Connection *connection, unsigned statu
 	MHD_add_response_header(response, "Cache-Control", cache);
 	MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
 	MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
-	MHD_add_response_header(response, "Content-Security-Policy", csp ? csp : DEFAULT_CSP);
+	MHD_add_response_header(response, "Content-Security-Policy", CSP);
 	if (status == MHD_HTTP_UNAUTHORIZED)
 		MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
 	if (status == MHD_HTTP_METHOD_NOT_ALLOWED) {
@@ -280,11 +280,30 @@ static enum MHD_Result send_it(struct MHD_Connection *connection, unsigned statu
 	return done;
 }
 
+static bool header_has(struct MHD_Connection *connection, const char *header, const char *what)
+{
+	const char *value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, header);
+
+	return value && strstr(value, what);
+}
+
 static enum MHD_Result send_asset(struct MHD_Connection *connection, const struct asset *file)
 {
-	return send_it(connection, MHD_HTTP_OK, file->type, file->csp, "no-cache",
-		       MHD_create_response_from_buffer(file->len, (void *)file->data,
-						       MHD_RESPMEM_PERSISTENT));
+	bool known = header_has(connection, "If-None-Match", file->etag);
+	bool packed = !known && header_has(connection, "Accept-Encoding", "gzip");
+	const unsigned char *data = packed ? file->gz : file->data;
+	size_t len = packed ? file->gz_len : file->len;
+	struct MHD_Response *response = MHD_create_response_from_buffer(
+		known ? 0 : len, (void *)data, MHD_RESPMEM_PERSISTENT);
+
+	if (!response)
+		return MHD_NO;
+	MHD_add_response_header(response, "ETag", file->etag);
+	MHD_add_response_header(response, "Vary", "Accept-Encoding");
+	if (packed)
+		MHD_add_response_header(response, "Content-Encoding", "gzip");
+	return send_it(connection, known ? MHD_HTTP_NOT_MODIFIED : MHD_HTTP_OK, file->type,
+		       "no-cache", response);
 }
 
 static enum MHD_Result send_answer(struct MHD_Connection *connection, struct answer *a)
@@ -296,8 +315,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct ans
 	if (!body || !a->text || pending + a->len > PENDING_MAX) {
 		free(body);
 		free(a->text);
-		return send_it(connection, MHD_HTTP_SERVICE_UNAVAILABLE, JSON_TYPE, NULL,
-			       "no-store",
+		return send_it(connection, MHD_HTTP_SERVICE_UNAVAILABLE, JSON_TYPE, "no-store",
 			       MHD_create_response_from_buffer(sizeof(busy) - 1, busy,
 							       MHD_RESPMEM_PERSISTENT));
 	}
@@ -307,7 +325,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *connection, struct ans
 									  free_body, body);
 	if (!response)
 		free_body(body);
-	return send_it(connection, a->status, a->type, NULL, "no-store", response);
+	return send_it(connection, a->status, a->type, "no-store", response);
 }
 
 static enum MHD_Result send_events(struct replies *r, struct MHD_Connection *connection,
@@ -323,7 +341,7 @@ static enum MHD_Result send_events(struct replies *r, struct MHD_Connection *con
 	response = streams_response(r->streams, connection, hello);
 	*endless = response != NULL;
 	if (response)
-		return send_it(connection, MHD_HTTP_OK, "text/event-stream", NULL, "no-store",
+		return send_it(connection, MHD_HTTP_OK, "text/event-stream", "no-store",
 			       response);
 	answer_error(&a, MHD_HTTP_SERVICE_UNAVAILABLE, "too many event streams");
 	return send_answer(connection, &a);
