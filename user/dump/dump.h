@@ -37,6 +37,10 @@ enum dump_release_how { DUMP_THAW, DUMP_KILL, DUMP_LEAVE_STOPPED };
 struct dump_segment_ctl {
 	int shmid;
 	struct ctl *ctl; /* may be NULL */
+	struct dump_segment_times {
+		int64_t attached, detached; /* the last time, seconds since 1970 */
+		pid_t pid;		    /* who did it */
+	} times;
 };
 typedef VEC(struct dump_segment_ctl) dump_segment_ctls;
 

@@ -146,11 +146,12 @@ int dump_commit(struct dump *d, struct dump_result *out)
 		}
 	}
 	vec_each (s, &d->segments) {
-		struct ctl **owned = segment_ctl(d, (*s)->shmid);
+		struct dump_segment_ctl *owned = segment_ctl(d, (*s)->shmid);
 
 		if (owned) {
-			ctl_free(*owned);
-			*owned = take_ptr((*s)->stream.ctl);
+			ctl_free(owned->ctl);
+			owned->ctl = take_ptr((*s)->stream.ctl);
+			owned->times = segment_times(&(*s)->info);
 		}
 	}
 	d->result.total_ns = now_ns() - d->start_ns;

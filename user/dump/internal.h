@@ -65,9 +65,10 @@ struct dump_segment {
 	struct stream stream;
 	struct page_source source;
 	uint64_t size;
-	struct sysvshm_segment info; /* as of the freeze */
-	bool populated_known;	     /* stream.populated is, as of the last take */
-	bool fresh;		     /* nothing of it was copied yet */
+	struct sysvshm_segment info;	 /* as of the freeze */
+	bool populated_known;		 /* stream.populated is, as of the last take */
+	bool fresh;			 /* nothing of it was copied yet */
+	struct dump_segment_times found; /* when this checkpoint saw it first */
 };
 
 /* What is in a deleted file. */
@@ -157,8 +158,9 @@ int stream_remove_others(struct stream *s, const struct dirty *keep,
 int route_dirty(struct dump *d, struct dump_proc *p, const struct dirty *set,
 		bool last) _must_use_;
 int segments_find(struct dump *d) _must_use_;
-/* The owner's copy of its control structure, or NULL. */
-struct ctl **segment_ctl(struct dump *d, int shmid);
+/* What the owner knows of it since the last version, or NULL. */
+struct dump_segment_ctl *segment_ctl(struct dump *d, int shmid);
+struct dump_segment_times segment_times(const struct sysvshm_segment *info);
 /* Those that no process attaches, if the version shall have them. */
 int segments_find_detached(struct dump *d) _must_use_;
 int segments_known(struct dump *d) _must_use_;

@@ -124,7 +124,7 @@ static int segment_source_detached(struct dump_segment *s)
 	return s->source.file_fd < 0 ? fail(-errno, "open segment %d", s->shmid) : 0;
 }
 
-struct ctl **segment_ctl(struct dump *d, int shmid)
+struct dump_segment_ctl *segment_ctl(struct dump *d, int shmid)
 {
 	struct dump_segment_ctl *slot;
 
@@ -132,12 +132,28 @@ struct ctl **segment_ctl(struct dump *d, int shmid)
 		return NULL;
 	vec_each (c, d->config.segment_ctls)
 		if (c->shmid == shmid)
-			return &c->ctl;
+			return c;
 	slot = vec_push(d->config.segment_ctls);
 	if (!slot)
 		return NULL; /* it is read from the repository, then */
-	slot->shmid = shmid;
-	return &slot->ctl;
+	*slot = (struct dump_segment_ctl){.shmid = shmid};
+	return slot;
+}
+
+struct dump_segment_times segment_times(const struct sysvshm_segment *info)
+{
+	return (struct dump_segment_times){info->atime, info->dtime, info->lpid};
+}
+
+/*
+ * Did anybody attach or detach it since @seen, or in the seconds before @since? The times are whole seconds; that they are the
+ * same says it even where the clock was put back.
+ */
+static bool was_attached(const struct sysvshm_segment *info,
+			 const struct dump_segment_times *seen, int64_t since)
+{
+	return info->atime >= since || info->dtime >= since || info->atime != seen->attached ||
+	       info->dtime != seen->detached || info->lpid != seen->pid;
 }
 
 /* Without @v: one that nobody of the job attaches. */
@@ -145,6 +161,7 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 		       const struct sysvshm_segment *info)
 {
 	struct dump_segment *s, **slot = vec_push(&d->segments);
+	struct dump_segment_ctl *owned = NULL;
 	int err;
 
 	if (!slot)
@@ -166,11 +183,14 @@ static int segment_add(struct dump *d, const struct dump_proc *p, const struct v
 		return 0;
 	}
 	s->source.file_size = s->size;
+	if (info)
+		s->found = segment_times(info);
+	owned = segment_ctl(d, s->shmid);
 	if (!err)
 		err = stream_open(
 			d, &s->stream, ICP_STREAM_SHM | (uint32_t)s->shmid,
 			parent_segment(d, s->shmid) ? ICP_STREAM_SHM | (uint32_t)s->shmid : 0,
-			segment_ctl(d, s->shmid));
+			owned ? &owned->ctl : NULL);
 	s->stream.compare_all = true; /* until segments_known() knows better */
 	s->fresh = true;
 	return err;
@@ -259,11 +279,12 @@ int segments_known(struct dump *d)
 	for (size_t i = 0; i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
+		const struct dump_segment_ctl *owned = segment_ctl(d, s->shmid);
 
 		if (info)
 			s->info = *info;
-		s->stream.compare_all = !sources || !info || info->atime >= since ||
-					info->dtime >= since ||
+		s->stream.compare_all = !sources || !info || !owned ||
+					was_attached(info, &owned->times, since) ||
 					info->nattch != attachments(d, s->shmid) ||
 					!parent_segment(d, s->shmid);
 	}
@@ -317,8 +338,8 @@ int segments_settle(struct dump *d, bool all_exact)
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 		const struct sysvshm_segment *info = sysvshm_find(&list, s->shmid);
-		bool unseen = blind || s->fresh || !info || info->atime >= d->start_time - 1 ||
-			      info->dtime >= d->start_time - 1 ||
+		bool unseen = blind || s->fresh || !info ||
+			      was_attached(info, &s->found, d->start_time - 1) ||
 			      info->nattch != attachments(d, s->shmid);
 
 		if (info) /* frozen: what the manifest says of it */
