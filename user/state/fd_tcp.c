@@ -139,7 +139,7 @@ static int check_connection(int fd)
 	if (!err)
 		err = inet_check_zerocopy(fd);
 	if (!err)
-		err = inet_dump(fd, &s);
+		err = inet_dump_names(fd, &s);
 	if (!err)
 		err = check_urgent(fd, s);
 	inet_free(s);

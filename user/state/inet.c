@@ -96,11 +96,9 @@ static int dump_addresses(int fd, Icp__InetSocket *s)
 	return err;
 }
 
-int inet_dump(int fd, Icp__InetSocket **out)
+int inet_dump_names(int fd, Icp__InetSocket **out)
 {
 	Icp__InetSocket *s = *out = malloc(sizeof(*s));
-	struct tcp_info info = {0};
-	socklen_t len = sizeof(info);
 	int err;
 
 	if (!s)
@@ -111,14 +109,23 @@ int inet_dump(int fd, Icp__InetSocket **out)
 		err = get_int(fd, SOL_SOCKET, SO_TYPE, &s->type);
 	if (!err)
 		err = get_int(fd, SOL_SOCKET, SO_PROTOCOL, &s->protocol);
-	if (!err && s->protocol == IPPROTO_TCP &&
-	    !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len)) {
+	return err ? err : dump_addresses(fd, s);
+}
+
+int inet_dump(int fd, Icp__InetSocket **out)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	/* before the addresses: a connection that comes up meanwhile has a peer */
+	bool is_tcp = !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
+	int err = inet_dump_names(fd, out);
+	Icp__InetSocket *s = *out;
+
+	if (!err && is_tcp && s->protocol == IPPROTO_TCP) {
 		s->state = info.tcpi_state;
 		if (s->state == TCP_LISTEN)
 			s->backlog = info.tcpi_sacked;
 	}
-	if (!err)
-		err = dump_addresses(fd, s);
 	return err ? err : inet_dump_options(fd, s);
 }
 
