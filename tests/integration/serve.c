@@ -23,7 +23,8 @@
 
 static struct server server;
 static struct talker storm;
-static char cgroup[128];
+static char cgroup[128], config_path[SCRATCH_MAX];
+static int config = -1;
 static int segment = -1;
 
 static int clean(void **state)
@@ -36,6 +37,11 @@ static int clean(void **state)
 	memset(&storm, 0, sizeof(storm));
 	tracers_kill();
 	kids_end();
+	if (config >= 0) {
+		close(config);
+		unlink(config_path);
+	}
+	config = -1;
 	if (cgroup[0])
 		rmdir(cgroup);
 	cgroup[0] = 0;
@@ -302,6 +308,35 @@ static void by_cgroup(void **state)
 	kids_end();
 }
 
+static void from_a_file(void **state)
+{
+	struct kid *kid = kid_start();
+	json_t *json, *by;
+	struct run r;
+	char *said;
+
+	config = mkstemp(scratch(config_path, "config"));
+	assert_true(config >= 0);
+	dprintf(config,
+		"# who\n\n  pid = %d\t\nmatch=^no such name$\ninterval = 250ms\nmtbf = 2d\n",
+		kid->pid);
+	server_start(&server, "--config", config_path, NULL);
+	server_wait_pid(&server, kid->pid, true);
+	json = server_json(&server, "/api/status");
+	assert_true(json_real_value(json_object_get(json, "interval_s")) == 0.25);
+	assert_true(json_real_value(json_object_get(json, "mtbf_s")) == 2 * 86400);
+	by = json_object_get(json, "followed_by");
+	assert_string_equal(text(by, "match"), "^no such name$");
+	json_decref(json);
+	server_stop(&server);
+	dprintf(config, "lisen = 127.0.0.1:1\n");
+	assert_int_equal(icp(&r, NULL, "serve", "--config", config_path, NULL), 1);
+	said = run_text(r.err);
+	assert_non_null(strstr(said, " line 7: there is no setting 'lisen'"));
+	free(said);
+	run_close(&r);
+}
+
 static double storm_metric(const char *name)
 {
 	char sample[96];
@@ -438,6 +473,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(one_is_held, clean),
 		cmocka_unit_test_teardown(come_and_go, clean),
 		cmocka_unit_test_teardown(by_cgroup, clean),
+		cmocka_unit_test_teardown(from_a_file, clean),
 		cmocka_unit_test_teardown(in_a_storm, clean),
 		cmocka_unit_test_teardown(stays_small, clean),
 		cmocka_unit_test_teardown(refusals, clean),
