@@ -292,7 +292,8 @@ static void make_cgroup(pid_t pid)
 			return;
 		rmdir(cgroup);
 	}
-	fail_msg("no cgroup can be made");
+	cgroup[0] = 0;
+	skip(); /* no control groups here, or not to be written */
 }
 
 static void by_cgroup(void **state)
