@@ -65,6 +65,11 @@ forget:
 	return err;
 }
 
+static bool is_full(const struct session *s)
+{
+	return s->config.daemon && s->processes.n >= SESSION_PROCESSES_MAX;
+}
+
 /* Children made before their parent was followed are found in /proc; the list is read until nobody new is in it. */
 static int add_descendants(struct session *s, pid_t pid, bool must)
 {
@@ -77,7 +82,7 @@ static int add_descendants(struct session *s, pid_t pid, bool must)
 		if (err)
 			return err;
 		before = s->processes.n;
-		for (size_t i = 0; i < list.n; i++) {
+		for (size_t i = 0; i < list.n && (must || !is_full(s)); i++) {
 			err = session_add(s, list.data[i]);
 			if (err && err != -ESRCH && must)
 				return err;
@@ -262,6 +267,11 @@ static int attach_newcomers(struct session *s, uint64_t now)
 
 		if (now - c->since_ns < NEWCOMER_NS) {
 			s->newcomers.data[kept++] = *c;
+			continue;
+		}
+		if (is_full(s)) {
+			if (s->events)
+				events_del(s->events, c->pid);
 			continue;
 		}
 		if (session_add(
