@@ -272,6 +272,47 @@ static void come_and_go(void **state)
 	server_stop(&server);
 }
 
+static uint64_t make_child(const uint64_t *args)
+{
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	return (uint64_t)pid;
+}
+
+/* Children that there are, and those to come; together they are one job. */
+static void families(void **state)
+{
+	struct kid *kid = kid_start();
+	pid_t children[2] = {(pid_t)kid_call(kid, make_child, 0)};
+	json_t *json, *job;
+
+	server_start(&server, "--pid", decimal(kid->pid), "--tree", "--interval", "200ms",
+		     NULL);
+	server_wait_pid(&server, children[0], true);
+	children[1] = (pid_t)kid_call(kid, make_child, 0);
+	server_wait_pid(&server, children[1], true);
+	for (int i = 0; i < 2; i++) {
+		json = process_json(children[i], "");
+		assert_int_equal(number(json, "job"), kid->pid);
+		json_decref(json);
+	}
+	json = server_json(&server, "/api/forecast");
+	assert_int_equal(json_array_size(json_object_get(json, "jobs")), 1);
+	job = json_array_get(json_object_get(json, "jobs"), 0);
+	assert_int_equal(number(job, "job"), kid->pid);
+	assert_int_equal(json_array_size(json_object_get(job, "pids")), 3);
+	json_decref(json);
+	kill(kid->pid, SIGKILL);
+	server_wait_pid(&server, kid->pid, false);
+	server_wait_pid(&server, children[1], false);
+	server_stop(&server);
+}
+
 /* The first writable hierarchy: version 2's, or any of version 1. */
 static void make_cgroup(pid_t pid)
 {
@@ -473,6 +514,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_teardown(harms_nobody, clean),
 		cmocka_unit_test_teardown(one_is_held, clean),
 		cmocka_unit_test_teardown(come_and_go, clean),
+		cmocka_unit_test_teardown(families, clean),
 		cmocka_unit_test_teardown(by_cgroup, clean),
 		cmocka_unit_test_teardown(from_a_file, clean),
 		cmocka_unit_test_teardown(in_a_storm, clean),
