@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -162,6 +163,45 @@ static void shows_checkpoints(void **state)
 	server_stop(&server);
 }
 
+/* Who listens hears of it, with the same numbers. */
+static void tells_listeners(void **state)
+{
+	static const char request[] = "GET /api/events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n";
+	uint64_t area;
+	struct kid *kid = kid_with_memory(&area, 300);
+	static char said[1 << 18];
+	json_t *is, *told;
+	char *at = NULL, *end;
+	size_t have = 0;
+	ssize_t got;
+	int fd;
+
+	server_start(&server, "--pid", decimal(kid->pid), "--interval", "200ms", NULL);
+	server_wait_pid(&server, kid->pid, true);
+	fd = http_connect(server.port);
+	assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+	is = cut(kid->pid, new_dir(0));
+	while (!at || !strstr(at, "\n\n")) {
+		got = recv(fd, said + have, sizeof(said) - have - 1, 0);
+		assert_true(got > 0);
+		have += (size_t)got;
+		said[have] = 0;
+		at = strstr(said, "event: checkpoint\n");
+	}
+	assert_non_null(strstr(said, "event: hello\n"));
+	at = strstr(at, "data: ") + 6;
+	end = strstr(at, "\n\n");
+	told = json_loadb(at, (size_t)(end - at), 0, NULL);
+	assert_non_null(told);
+	assert_int_equal(number(told, "bytes"), number(is, "bytes_written"));
+	assert_int_equal(number(told, "version"), 1);
+	assert_string_equal(text(told, "comm"), "serve_cut");
+	close(fd);
+	json_decref(told);
+	json_decref(is);
+	server_stop(&server);
+}
+
 /* Two jobs in turn, each into its own repository: both go on from their own last version, with what was seen since. */
 static void jobs_in_turn(void **state)
 {
@@ -246,6 +286,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(shows_checkpoints, clean),
+		cmocka_unit_test_teardown(tells_listeners, clean),
 		cmocka_unit_test_teardown(jobs_in_turn, clean),
 		cmocka_unit_test_teardown(forecast_comes_true, clean),
 	};

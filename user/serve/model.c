@@ -185,7 +185,11 @@ static int take_process(struct model *m, struct session *s, struct process_sampl
 {
 	struct proc *p = model_proc(m, from->pid);
 	struct point *point;
-	int err = p ? 0 : add_proc(m, from->pid, time - from->interval_s, &p);
+	int err;
+
+	if (!p && m->procs.n >= PROCESSES_MAX)
+		return 0;
+	err = p ? 0 : add_proc(m, from->pid, time - from->interval_s, &p);
 
 	if (err)
 		return err;

@@ -14,7 +14,7 @@
 #include "serve/heat.h"
 #include "session/session.h"
 
-#define PROCESSES_MAX 128u
+#define PROCESSES_MAX SESSION_PROCESSES_MAX /* shown */
 #define HISTORY 600u	 /* samples */
 #define AREAS_MAX 256u	 /* VMAs shown of a process */
 #define WRITERS_MAX 256u /* of a process and minute */

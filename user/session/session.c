@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 
 #include "base/log.h"
@@ -15,6 +16,7 @@
 #define DAEMON_BUDGET (SESSION_FAULTS_PER_S / 10) /* in ICP_BUDGET_NS */
 #define DAEMON_STACK_NS 10000000u
 #define DAEMON_RING (1u << 20)
+#define DAEMON_RING_MAX (16u << 20)
 
 /* A child that ends or execs at once is not worth stopping: it gets this long first. */
 #define NEWCOMER_NS 20000000u
@@ -63,6 +65,11 @@ forget:
 	return err;
 }
 
+static bool is_full(const struct session *s)
+{
+	return s->config.daemon && s->processes.n >= SESSION_PROCESSES_MAX;
+}
+
 /* Children made before their parent was followed are found in /proc; the list is read until nobody new is in it. */
 static int add_descendants(struct session *s, pid_t pid, bool must)
 {
@@ -75,7 +82,7 @@ static int add_descendants(struct session *s, pid_t pid, bool must)
 		if (err)
 			return err;
 		before = s->processes.n;
-		for (size_t i = 0; i < list.n; i++) {
+		for (size_t i = 0; i < list.n && (must || !is_full(s)); i++) {
 			err = session_add(s, list.data[i]);
 			if (err && err != -ESRCH && must)
 				return err;
@@ -98,6 +105,18 @@ static int add_job(struct session *s, const pid_t *pids, size_t n)
 	return err;
 }
 
+/* Twice what is told until the next step, at most: it must not be lost when that is late. */
+static size_t daemon_ring(void)
+{
+	size_t need = 2u * DAEMON_BUDGET * (sizeof(struct icp_fault) + 8) *
+		      (size_t)get_nprocs(),
+	       size = DAEMON_RING;
+
+	while (size < need && size < DAEMON_RING_MAX)
+		size *= 2;
+	return size;
+}
+
 static void open_events(struct session *s)
 {
 	int err;
@@ -111,7 +130,7 @@ static void open_events(struct session *s)
 		config.fault_budget = DAEMON_BUDGET;
 		config.stack_period_ns = DAEMON_STACK_NS;
 		config.change_ring_bytes = DAEMON_RING;
-		config.fault_ring_bytes = ring ? config.fault_ring_bytes : DAEMON_RING;
+		config.fault_ring_bytes = ring ? config.fault_ring_bytes : daemon_ring();
 	}
 	err = events_open(&config, &s->events);
 	s->info.events = !err;
@@ -248,6 +267,11 @@ static int attach_newcomers(struct session *s, uint64_t now)
 
 		if (now - c->since_ns < NEWCOMER_NS) {
 			s->newcomers.data[kept++] = *c;
+			continue;
+		}
+		if (is_full(s)) {
+			if (s->events)
+				events_del(s->events, c->pid);
 			continue;
 		}
 		if (session_add(

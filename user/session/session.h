@@ -16,6 +16,8 @@ struct session;
 
 /* A daemon is told so many write faults per second and processor one by one; of a storm beyond that one in ICP_KEEP_EVERY. */
 #define SESSION_FAULTS_PER_S 20000u
+/* Children are taken in by themselves up to so many processes of a daemon; a checkpoint takes in its whole job. */
+#define SESSION_PROCESSES_MAX 128u
 
 struct session_config {
 	const char *tracker; /* NULL: the best available */

@@ -51,12 +51,37 @@ static void random_run(struct wws *w, struct oracle *o, uint64_t tick, unsigned 
 	assert_int_equal(wws_add(w, address_of(first), address_of(first) + n * PAGE, tick), 0);
 }
 
+/* Two pieces of each area, neither of which begins or ends where a chunk does. */
+#define PIECES 6
+
+static void check_pieces(struct wws *w, const struct oracle *o, uint64_t tick)
+{
+	static const unsigned from[] = {0, 1500}, to[] = {1000, 4001};
+	uint64_t pages[PIECES * 3], wanted[PIECES * 3] = {0};
+	struct wws_range ranges[PIECES];
+
+	for (unsigned i = 0; i < PIECES; i++)
+		ranges[i] = (struct wws_range){address_of(i / 2 + 3 * from[i % 2]),
+					       address_of(i / 2 + 3 * (to[i % 2] - 1)) + PAGE};
+	for (unsigned page = 0; page < PAGES; page++)
+		for (unsigned half = 0; half < 2; half++) {
+			if (!o->last[page] || page / 3 < from[half] || page / 3 >= to[half])
+				continue;
+			for (unsigned k = 0; k < 3; k++)
+				wanted[(page % 3 * 2 + half) * 3 + k] +=
+					tick + 1 - o->last[page] < windows[k];
+		}
+	wws_count_in(w, windows, 3, ranges, PIECES, pages);
+	assert_memory_equal(pages, wanted, sizeof(pages));
+}
+
 static void check_all(struct wws *w, const struct oracle *o, uint64_t tick)
 {
 	for (size_t i = 0; i < sizeof(windows) / sizeof(*windows); i++)
 		assert_int_equal(wws_count(w, tick, windows[i]),
 				 oracle_count(o, tick, windows[i]));
 	assert_int_equal(wws_count(w, tick, 37), oracle_count(o, tick, 37));
+	check_pieces(w, o, tick);
 }
 
 static void agrees_with_the_oracle(void **state)
