@@ -14,7 +14,7 @@ import {
 	seconds,
 	timeOfDay,
 } from './format.js';
-import { seriesColor } from './theme.js';
+import { seriesColor, seriesStyle } from './theme.js';
 
 const column =
 	(kind) =>
@@ -55,6 +55,7 @@ function fillName(place, p) {
 		);
 	const [swatch, name, pid] = place.children;
 	swatch.style.borderTopColor = seriesColor(p.color);
+	swatch.style.borderTopStyle = seriesStyle(p.color);
 	setText(name, p.comm);
 	setText(pid, ` ${p.pid}`);
 	place.closest('tr').classList.toggle('ended', p.ended);

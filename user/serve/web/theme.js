@@ -32,7 +32,9 @@ export const SERIES = 8;
 
 // A process keeps its colour while it is there; beyond SERIES they are used again, with another dash.
 export const seriesColor = (index) => color(`series-${(index % SERIES) + 1}`);
-export const seriesDash = (index) => [[], [5, 3], [2, 2]][Math.floor(index / SERIES) % 3];
+const again = (index) => Math.floor(index / SERIES) % 3;
+export const seriesDash = (index) => [[], [5, 3], [2, 2]][again(index)];
+export const seriesStyle = (index) => ['solid', 'dashed', 'dotted'][again(index)];
 
 export const fontFamily = () => getComputedStyle(document.body).fontFamily;
 
