@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -151,4 +152,31 @@ def flat(args):
     return f"memory after {samples // 4} and {samples} samples {sizes[0]:.1f} and {sizes[1]:.1f} MiB"
 
 
-BENCHES = {"serve": bench_serve}
+def bench_forecast(args):
+    """A steady writer: size and pause as forecast just before each increment, against what they were."""
+    worker = Worker(args, "memload", "256")
+    serve = Serve(args, [worker.pid], "--interval", "200ms")
+    sizes, said, was = [], [], []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            worker.child.stdin.write("rate 4000\n")
+            worker.child.stdin.flush()
+            cut = [os.path.join(args.build, "icp-bpf"), "checkpoint", "--pid", str(worker.pid), "--dir", folder,
+                   "--no-restart", "--json"]
+            for i in range(4 + 4 * args.pairs):
+                time.sleep(1)
+                job = serve.get("/api/forecast")["jobs"][0]
+                is_ = json.loads(subprocess.run(cut, check=True, capture_output=True, text=True).stdout)
+                if i >= 4:  # it has something to go by
+                    sizes.append(job["next"]["bytes"] / is_["bytes_written"])
+                    said.append(job["next"]["pause_s"])
+                    was.append(is_["pause_seconds"])
+    finally:
+        serve.stop()
+        worker.stop()
+    return (f"{len(sizes)} increments, forecast/outcome: size {min(sizes):.3f} to {max(sizes):.3f}, median {statistics.median(sizes):.3f}; "
+            f"pause {statistics.median(said) / statistics.median(was):.2f} of the medians ({statistics.median(was) * 1e3:.2f} ms, "
+            f"{min(was) * 1e3:.2f} to {max(was) * 1e3:.2f})")
+
+
+BENCHES = {"serve": bench_serve, "forecast": bench_forecast}

@@ -262,12 +262,12 @@ static void forecast_comes_true(void **state)
 
 	talker_start(&load, built("tests/targets/memload"), "128", NULL);
 	talker_ask(&load, "", "ready");
-	talker_ask(&load, "rate 4000\n", "ok");
+	talker_ask(&load, "rate 2000\n", "ok");
 	server_start(&server, "--pid", decimal(load.pid), "--interval", "200ms", NULL);
 	server_wait_pid(&server, load.pid, true);
 	json_decref(cut(load.pid, dir));
 	for (int i = 0; i < 4; i++) {
-		json_t *next = next_of(10000), *is = cut(load.pid, dir);
+		json_t *next = next_of(8000), *is = cut(load.pid, dir);
 		double said = json_number_value(json_object_get(next, "bytes")),
 		       was = (double)number(is, "bytes_written");
 

@@ -11,6 +11,7 @@
 #define PAUSE_PER_GIB_S 0.0005	/* looking at the page tables */
 #define PAUSE_PER_PAGE_S 0.7e-6 /* copying */
 #define LAST_ROUND_S 0.02	/* what is written meanwhile is left for the pause */
+#define PRECOPY_S 0.1		/* what is written meanwhile is in the version, too */
 
 #define SHORTEST_S 1.0
 
@@ -77,6 +78,11 @@ static double total(const struct measured *m)
 	return (double)m->total_ns / 1e9;
 }
 
+static double meanwhile(const struct measured *m)
+{
+	return m->meanwhile_s;
+}
+
 /* Of all processes of the job. */
 struct sums {
 	size_t processes;
@@ -86,7 +92,7 @@ struct sums {
 	bool known;    /* `written` is of every process, and of one version */
 };
 
-static struct sums add_up(const struct model *m, const struct job *job, struct forecast *out)
+static struct sums add_up(const struct model *m, const struct job *job, double dirtied[WINDOWS])
 {
 	struct sums s = {.known = job->version != 0};
 
@@ -105,9 +111,19 @@ static struct sums add_up(const struct model *m, const struct job *job, struct f
 			s.rate += (double)p->last.dirty_pages / interval;
 		}
 		for (int i = 0; i < WINDOWS; i++)
-			out->dirtied[i] += (double)(p->last.wws_pages[i] * m->info.page_size);
+			dirtied[i] += (double)(p->last.wws_pages[i] * m->info.page_size);
 	}
 	return s;
+}
+
+double forecast_written(const struct model *m, const struct job *job, double age_s,
+			double *growth)
+{
+	double dirtied[WINDOWS] = {0};
+	struct sums s = add_up(m, job, dirtied);
+
+	*growth = s.growth;
+	return s.known ? (double)s.written + s.growth * (age_s > 0 ? age_s : 0) : -1;
 }
 
 static double predict_pause(const struct job *job, const struct sums *s)
@@ -145,7 +161,7 @@ void forecast_job(const struct model *m, const struct job *job, double age_s,
 
 	*out = (struct forecast){.measured = job->n_measured < MEASURED ? job->n_measured
 									: MEASURED};
-	s = add_up(m, job, out);
+	s = add_up(m, job, out->dirtied);
 	per_page = median(job, bytes_per_page, (double)(m->info.page_size + ENTRY_BYTES));
 	out->full_bytes =
 		job->has_full
@@ -160,7 +176,8 @@ void forecast_job(const struct model *m, const struct job *job, double age_s,
 		out->interval_s = shortest > SHORTEST_S ? shortest : SHORTEST_S;
 	out->overhead = out->pause_s / out->interval_s + out->interval_s / (2 * m->mtbf_s);
 	out->incremental = s.known;
-	out->pages = s.known ? s.written + (uint64_t)(s.growth * age_s)
+	out->pages = s.known ? s.written + (uint64_t)(s.growth * (age_s + median(job, meanwhile,
+										 PRECOPY_S)))
 			     : s.resident / m->info.page_size;
 	out->increment_bytes =
 		FIXED_BYTES + (uint64_t)((s.known ? (double)out->pages

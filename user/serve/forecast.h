@@ -22,6 +22,13 @@ void forecast_job(const struct model *m, const struct job *job, double age_s,
 		  struct forecast *out);
 
 /*
+ * Pages that @job has written since its last version, @age_s after the last sample; -1 when that is not known. *@growth: by how many it
+ * grows a second.
+ */
+double forecast_written(const struct model *m, const struct job *job, double age_s,
+			double *growth);
+
+/*
  * The interval between checkpoints that cost @cost_s each which loses the least time with failures every @mtbf_s: Young's, with
  * Daly's higher orders. All in seconds, above 0.
  */

@@ -7,9 +7,11 @@
 
 #include "base/clock.h"
 #include "proc/tasks.h"
+#include "serve/forecast.h"
 
 #define KEYS_MAX 256
-#define STATS_MAX 64 /* names of jobs; the rest counts as "other" */
+#define MEANWHILE_MAX 60 /* seconds */
+#define STATS_MAX 64	 /* names of jobs; the rest counts as "other" */
 
 const double pause_bounds[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 			       0.05,   0.1,	0.25,	0.5,   1,      2.5,   5};
@@ -403,6 +405,20 @@ static double rate_of(const struct model *m, pid_t job)
 	return rate;
 }
 
+/* It holds what was expected when it began, and what came while it was cut. */
+static double meanwhile_of(const struct model *m, const struct job *job,
+			   const struct session_cut *cut)
+{
+	const struct dump_result *r = &cut->result;
+	double began = cut->time - (double)r->total_ns / 1e9, growth,
+	       expected = forecast_written(m, job, began - m->time, &growth), more;
+
+	if (!r->incremental || expected < 0 || growth <= 0)
+		return -1;
+	more = ((double)r->pages - expected) / growth;
+	return more < 0 ? 0 : more > MEANWHILE_MAX ? MEANWHILE_MAX : more;
+}
+
 static void measure(struct model *m, const struct session_cut *cut)
 {
 	const struct dump_result *r = &cut->result;
@@ -417,6 +433,7 @@ static void measure(struct model *m, const struct session_cut *cut)
 	if (!job || cut->err)
 		return;
 	now.rate = rate_of(m, job->pid);
+	now.meanwhile_s = meanwhile_of(m, job, cut);
 	snprintf(job->dir, sizeof(job->dir), "%s", cut->dir);
 	job->version = r->version;
 	if (r->incremental)

@@ -15,9 +15,9 @@
 #include "session/session.h"
 
 #define PROCESSES_MAX SESSION_PROCESSES_MAX /* shown */
-#define HISTORY 600u	 /* samples */
-#define AREAS_MAX 256u	 /* VMAs shown of a process */
-#define WRITERS_MAX 256u /* of a process and minute */
+#define HISTORY 600u			    /* samples */
+#define AREAS_MAX 256u			    /* VMAs shown of a process */
+#define WRITERS_MAX 256u		    /* of a process and minute */
 #define CUTS_MAX 500u
 #define REFUSED_MAX 64u
 #define MEASURED 8u	   /* checkpoints that a forecast remembers */
@@ -64,6 +64,7 @@ struct proc {
 struct measured {
 	uint64_t pages, bytes, pause_ns, copy_ns, total_ns;
 	double rate; /* pages a second that the job wrote */
+	double meanwhile_s; /* what was written for so long after it began is in it; below 0: not known */
 };
 
 struct job {

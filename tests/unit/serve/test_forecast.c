@@ -103,13 +103,15 @@ static void of_a_job(void **state)
 	two->written = two->written_before = 7;
 	forecast_job(m, &job, 2, &f);
 	assert_true(f.incremental);
-	assert_int_equal(f.pages, 77);
+	assert_int_equal(f.pages, 50 + 7 + 10 * 2 + 10 / 10); /* and a tenth of a second */
 	assert_int_equal(f.measured, 0);
 	/* pages that turn out to be cheap */
-	job.measured[job.n_measured++] = (struct measured){
-		.pages = 100, .bytes = 16384 + 100 * 1000, .pause_ns = 5000000};
+	job.measured[job.n_measured++] = (struct measured){.pages = 100,
+							   .bytes = 16384 + 100 * 1000,
+							   .pause_ns = 5000000,
+							   .meanwhile_s = 1.5};
 	forecast_job(m, &job, 2, &f);
-	assert_int_equal(f.bytes, 16384 + 77 * 1000);
+	assert_int_equal(f.bytes, 16384 + 92 * 1000);
 	assert_true(fabs(f.pause_s - 0.005) < 1e-9);
 	assert_int_equal(f.measured, 1);
 	/* one process of it was not in that version */
