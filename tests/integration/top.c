@@ -144,6 +144,23 @@ static void expect(const char *text)
 	free(screen_with(text));
 }
 
+/* Of a graph in plain characters: high or low, as the scale has it. */
+static void expect_bars(void)
+{
+	double end = seconds_now() + SECONDS;
+	bool there = false;
+
+	while (!there) {
+		char *now = screen();
+
+		there = strstr(now, "##") || strstr(now, "::");
+		if (!there && seconds_now() > end)
+			fail_msg("no graph:\n%s", now);
+		free(now);
+		nap_ms(50);
+	}
+}
+
 /* A line of the table, from its pid on. */
 static const char *row_of(const char *text, pid_t pid)
 {
@@ -384,7 +401,7 @@ static void terminals(void **state)
 	free(screen_with_row(made.job[0]));
 	TMUX("send-keys", "Enter");
 	expect("work [writer]");
-	expect("##");
+	expect_bars();
 	TMUX("send-keys", "q");
 	expect("status 0");
 	end_job(0);
