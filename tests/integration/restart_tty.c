@@ -146,10 +146,9 @@ static void is_in(const struct job *j, const char *where)
 	wait_said(j, where);
 }
 
-/* A version of the target on a terminal that is gone afterwards. */
-static pid_t save(struct job *j, bool leader)
+/* A version of a program on a terminal that is gone afterwards. */
+static pid_t save_program(struct job *j, const char *const *argv, bool leader)
 {
-	const char *argv[] = {built("tests/targets/ttyjob"), j->dir, NULL};
 	struct shell s;
 	struct job copy = *j;
 
@@ -160,6 +159,12 @@ static pid_t save(struct job *j, bool leader)
 	assert_int_equal(WTERMSIG(shell_hears(&s).status), SIGKILL);
 	shell_end(&s);
 	return copy.pid;
+}
+
+static pid_t save(struct job *j, bool leader)
+{
+	return save_program(j, (const char *[]){built("tests/targets/ttyjob"), j->dir, NULL},
+			    leader);
 }
 
 static pid_t revive(const struct job *j, struct shell *s, bool front, const char *more)
@@ -272,12 +277,34 @@ static void test_signals(void **state)
 	assert_no_orphans((const pid_t[]){0}, 20);
 }
 
+/* It waits for a line: in the background it would be stopped for that. */
+static void test_reads(void **state)
+{
+	static const char script[] =
+		": >\"$0/ready\"; read x && [ \"$x\" = hello ] && exit 3; exit 4";
+	struct job *j = *state;
+
+	save_program(j, (const char *[]){"/bin/sh", "-c", script, j->dir, NULL}, false);
+	for (int i = 0; i < 10; i++) {
+		struct told told;
+		struct shell s;
+
+		revive(j, &s, true, NULL);
+		assert_int_equal(write(s.terminal, "hello\n", 6), 6);
+		told = shell_hears(&s);
+		assert_true(WIFEXITED(told.status));
+		assert_int_equal(WEXITSTATUS(told.status), 3);
+		shell_end(&s);
+	}
+	assert_no_orphans((const pid_t[]){0}, 20);
+}
+
 int main(void)
 {
 #define TTY(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TTY(test_keys),		 TTY(test_keys_in_namespace), TTY(test_background),
-		TTY(test_other_session), TTY(test_signals),
+		TTY(test_other_session), TTY(test_signals),	      TTY(test_reads),
 	};
 
 	adopt_orphans();

@@ -280,9 +280,9 @@ static struct restart_config config_of(const struct options *o)
 }
 
 /* It runs. */
-static int attend(struct restart_result *r, const sigset_t *set)
+static int attend(struct restart_result *r, const sigset_t *set, bool given)
 {
-	int status = foreground(r, set), err = restart_finish(r);
+	int status = foreground(r, set, given), err = restart_finish(r);
 
 	return err ? cli_failed(err) : status;
 }
@@ -293,11 +293,14 @@ static int run(int argc, char **argv)
 	struct restart_config config;
 	struct restart_result result;
 	int status = parse(&o, argc, argv), err;
+	bool given = false;
 	sigset_t set;
 
 	if (status)
 		return status;
 	config = config_of(&o);
+	config.ready = o.detach ? NULL : foreground_ready;
+	config.ready_arg = &given;
 	/* the new processes begin with all signals blocked and get their own mask at the end */
 	foreground_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
@@ -305,6 +308,8 @@ static int run(int argc, char **argv)
 	if (!err)
 		err = watched(&config, &result);
 	vec_free(&o.pids);
+	if (err)
+		foreground_back(given);
 	if (err)
 		return cli_failed(err);
 	/* first: who reads of the restart may ask the session for a checkpoint at once */
@@ -317,7 +322,7 @@ static int run(int argc, char **argv)
 	if (err) /* the job runs all the same */
 		cli_failed(err);
 	if (!o.detach)
-		status = attend(&result, &set);
+		status = attend(&result, &set, given);
 	restart_result_free(&result);
 	return status;
 }

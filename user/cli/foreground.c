@@ -34,12 +34,32 @@ void foreground_signals(sigset_t *set)
 }
 
 /* What we have of the terminal goes to the job, as a shell would give it. */
+static bool give(int tty, const struct restart_result *r)
+{
+	pid_t group = getpgid(r->roots[0]);
+
+	return tty >= 0 && group != getpgrp() && tcgetpgrp(tty) == getpgrp() &&
+	       !tcsetpgrp(tty, group);
+}
+
 static void give_terminal(struct front *f)
 {
-	pid_t group = getpgid(f->r->roots[0]);
+	f->given |= give(f->tty, f->r);
+}
 
-	if (f->tty >= 0 && tcgetpgrp(f->tty) == getpgrp() && group != getpgrp())
-		f->given = !tcsetpgrp(f->tty, group);
+void foreground_ready(const struct restart_result *r, void *given)
+{
+	_cleanup_fd_ int tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	*(bool *)given = r->n_roots && give(tty, r);
+}
+
+void foreground_back(bool given)
+{
+	_cleanup_fd_ int tty = given ? open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC) : -1;
+
+	if (tty >= 0)
+		tcsetpgrp(tty, getpgrp());
 }
 
 static void take_terminal(struct front *f)
@@ -144,13 +164,12 @@ static void wait_next(struct front *f)
 	reap(f);
 }
 
-int foreground(const struct restart_result *r, const sigset_t *set)
+int foreground(const struct restart_result *r, const sigset_t *set, bool given)
 {
-	struct front f = {.r = r, .left = r->n_roots};
+	struct front f = {.r = r, .left = r->n_roots, .given = given};
 
 	f.tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	f.signals = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
-	give_terminal(&f);
 	while (f.left)
 		wait_next(&f);
 	take_terminal(&f);

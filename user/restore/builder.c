@@ -270,6 +270,8 @@ static int oversee(struct site *s, struct restart_result *out,
 		err = map_pids(s, out);
 	if (err)
 		return err;
+	if (config->ready)
+		config->ready(out, config->ready_arg);
 	/* orphans of the job are not for us */
 	prctl(PR_SET_CHILD_SUBREAPER, 0);
 	if (write(s->go, "", 1) != 1)

@@ -26,6 +26,7 @@ struct restart_progress {
 	_Atomic uint64_t pages_done, pages_to_do;
 };
 
+struct restart_result;
 struct restart_config {
 	const char *dir;
 	uint32_t version; /* 0: the newest */
@@ -45,6 +46,9 @@ struct restart_config {
 	/* Called when the caller may start threads again: the builder is there. May be NULL. */
 	void (*begun)(void *arg);
 	void *begun_arg;
+	/* Called when all processes are there, under their pids and in their groups, and are about to run. May be NULL. */
+	void (*ready)(const struct restart_result *r, void *arg);
+	void *ready_arg;
 };
 
 enum restart_phase {
