@@ -26,7 +26,7 @@ int vec_grow(void **data, size_t *cap, size_t need, size_t size);
 		 : (__typeof__((v)->data))memset(&(v)->data[(v)->n++], 0, sizeof(*(v)->data)))
 
 #define vec_each(it, v)                                                                        \
-	for (__typeof__((v)->data + 0) it = (v)->data; it < (v)->data + (v)->n; it++)
+	for (__typeof__((v)->data + 0) it = (v)->data; (v)->n && it < (v)->data + (v)->n; it++)
 
 #define vec_free(v)                                                                            \
 	do {                                                                                   \
