@@ -23,6 +23,7 @@ struct session {
 	newcomers; /* forked by ours; attached when they are a little older */
 	VEC(struct process_total) gone; /* totals of those that were let go */
 	struct event_batch batch;
+	struct event_batch raw; /* config.raw: a copy for the caller */
 	struct trace_info info;
 	int64_t clock_offset_ns;	 /* realtime - monotonic */
 	uint64_t start_ns, start_cpu_ns; /* when tracing began: setting up is not in it */
@@ -56,6 +57,9 @@ void session_note_cut(struct session *s, const struct checkpoint_request *r, int
 /* A daemon goes on without a process that it can't follow any more; others end with @err. */
 int session_drop(struct session *s, struct tracked *p, int err) _must_use_;
 int session_take_stacks(struct session *s) _must_use_;
+
+/* session_raw.c: copy the batch, where the session is to. */
+int session_keep_raw(struct session *s) _must_use_;
 
 /* peers.c */
 /* Who attaches segments of @pids without being one of them: refuse, warn (into @out), or append to @roots. */

@@ -123,6 +123,7 @@ static void open_events(struct session *s)
 	const char *ring = getenv("ICP_FAULT_RING"); /* bytes: the tests lose events with it */
 	struct events_config config = {
 		.no_syscalls = !s->config.segment_events,
+		.stack_period_ns = s->config.stack_period_ns,
 		.fault_ring_bytes = ring ? strtoul(ring, NULL, 0) : 0,
 	};
 
@@ -230,6 +231,7 @@ void session_close(struct session *s)
 	vec_free(&s->cuts);
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
+	event_batch_free(&s->raw);
 	events_close(s->events);
 	symbols_free(s->symbols);
 	warden_close(s->warden);

@@ -34,6 +34,8 @@ struct session_config {
 	 * thinned, stacks are taken, and nothing is kept of who has ended. session_open() may be given no process.
 	 */
 	bool daemon;
+	bool raw; /* keep what the eBPF programs tell for session_raw() */
+	uint64_t stack_period_ns; /* take user stacks, as in struct events_config; a daemon does anyway */
 };
 
 /*
@@ -106,6 +108,12 @@ struct session_cut {
 bool session_next_cut(struct session *s, struct session_cut *out);
 /* The root of the job whose checkpoint is being cut, or 0; may be called from another thread while the session lives. */
 pid_t session_cutting(const struct session *s);
+
+/*
+ * With config.raw: every event since the session began or since the caller emptied it (n = 0). In @stacks those that went to
+ * session_detail() as well.
+ */
+struct event_batch *session_raw(struct session *s);
 
 /* Are there processes left to look at, and has nobody asked the session to end? */
 bool session_alive(const struct session *s);

@@ -136,6 +136,8 @@ int session_take_events(struct session *s, struct trace_events *out, bool every_
 	for (size_t i = 0; !err && i < s->batch.changes.n; i++)
 		err = take_change(s, &s->batch.changes.data[i], out);
 	if (!err)
+		err = session_keep_raw(s);
+	if (!err)
 		err = session_take_stacks(s);
 	s->batch.faults.n = s->batch.changes.n = 0;
 	if (!err && out && out->n > first)
