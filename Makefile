@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wno-unused-parameter -Wno-format-truncation -Werror
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
              -Iuser -I$(B) -MMD -MP
-LIBS    := -lbpf -lelf -ljansson -lmicrohttpd -lprotobuf-c -lxxhash -lzstd -llz4 -lpthread -lm
+LIBS    := -lbpf -lelf -ljansson -lmicrohttpd -lprotobuf-c -lxxhash -lzstd -llz4 -lpng -lpthread -lm
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources: what is there ------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ FUZZ_SECONDS ?= 30
 FUZZ_BIN := $(patsubst %,build/fuzz/fuzz_%,$(FUZZ))
 
 build/fuzz/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/seed.h $(patsubst %,user/image/%.c,$(filter-out manifest.pb-c,$(SRC_image))) \
-		$(patsubst %,user/base/%.c,$(SRC_base)) $(PROTO_H)
+		$(patsubst %,user/base/%.c,$(SRC_base)) $(wildcard user/obs/rec_*.c) user/obs/intern.c $(PROTO_H)
 	$(call say,FUZZ,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CLANG) -std=gnu17 -D_GNU_SOURCE -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
