@@ -23,6 +23,7 @@ struct verb {
 extern const struct verb verb_check, verb_trace, verb_checkpoint, verb_restart, verb_list,
 	verb_show, verb_verify;
 extern const struct verb verb_diff, verb_prune, verb_export, verb_shm, verb_rm, verb_serve;
+extern const struct verb verb_record, verb_report, verb_top;
 
 /* Print the message of a failure once and give the exit status for it. */
 int cli_failed(int err);

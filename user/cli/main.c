@@ -11,7 +11,7 @@
 static const struct verb *const verbs[] = {
 	&verb_check, &verb_trace,  &verb_checkpoint, &verb_restart, &verb_list,
 	&verb_show,  &verb_verify, &verb_diff,	     &verb_export,  &verb_prune,
-	&verb_shm,   &verb_rm,	   &verb_serve};
+	&verb_shm,   &verb_rm,	   &verb_serve,	     &verb_record,  &verb_report};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
