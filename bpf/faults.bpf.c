@@ -30,14 +30,33 @@ static __always_inline __u32 weigh(struct icp_counters *counters, __u64 now)
 	return ICP_KEEP_EVERY;
 }
 
+/*
+ * Which one of the coming faults: at random about one in stack_every, which is such that there is about one stack in a period. The first
+ * one after a period would always be the one that begins a burst, perhaps a system call.
+ */
+static __always_inline void next_stack(struct icp_counters *counters, __u64 now)
+{
+	__u64 since = now - counters->stack_ns;
+	__u32 every = counters->stack_every;
+
+	if (since < stack_period_ns)
+		every *= 2;
+	else
+		every = every * stack_period_ns / since;
+	if (every > ICP_STACK_EVERY_MAX)
+		every = ICP_STACK_EVERY_MAX;
+	counters->stack_every = every ? every : 1;
+	counters->stack_next = 1 + bpf_get_prandom_u32() % (2 * counters->stack_every - 1);
+	counters->stack_ns = now;
+}
+
 static __always_inline void take_stack(void *ctx, struct icp_counters *counters, __u32 pid,
 				       __u64 now)
 {
 	struct icp_stack *stack;
 	long len;
 
-	counters->stack_skipped++;
-	if (now - counters->stack_ns < stack_period_ns)
+	if (++counters->stack_skipped < counters->stack_next)
 		return;
 	stack = bpf_ringbuf_reserve(&stacks, sizeof(*stack), 0);
 	if (!stack)
@@ -48,8 +67,8 @@ static __always_inline void take_stack(void *ctx, struct icp_counters *counters,
 	len = bpf_get_stack(ctx, stack->ip, sizeof(stack->ip), BPF_F_USER_STACK);
 	stack->n = len > 0 ? (__u32)len / 8 : 0;
 	bpf_ringbuf_submit(stack, BPF_RB_NO_WAKEUP);
-	counters->stack_ns = now;
 	counters->stack_skipped = 0;
+	next_stack(counters, now);
 }
 
 static __always_inline int write_fault(unsigned long long *ctx, __u32 flags)

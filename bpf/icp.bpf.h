@@ -59,7 +59,7 @@ struct {
 
 /* Faults told per processor and ICP_BUDGET_NS before a storm is thinned; 0: all of them. */
 const volatile __u32 fault_budget __weak = 0;
-/* A process's stack is taken once in so many ns per processor; 0: never. */
+/* A process's stack is taken about once in so many ns per processor; 0: never. */
 const volatile __u64 stack_period_ns __weak = 0;
 
 /* Written once by learn_observer, before anything is attached. level 0: the initial pid

@@ -73,8 +73,9 @@ struct icp_fault {
 #define ICP_KEEP_EVERY 64u /* a power of two */
 
 #define ICP_STACK_DEPTH 32
+#define ICP_STACK_EVERY_MAX (1u << 20)
 
-/* The user stack of a write fault, taken at a bounded rate: ring `stacks`. */
+/* The user stack of a write fault, of some that are chosen at random, at a bounded rate: ring `stacks`. */
 struct icp_stack {
 	icp_u32 pid;
 	icp_u32 tid;
@@ -110,6 +111,8 @@ struct icp_counters {
 	icp_u64 untold;	    /* faults that were counted and, under a storm, not told */
 	icp_u64 stack_ns;   /* of this processor: when the last stack was taken */
 	icp_u64 stack_skipped; /* faults since then */
+	icp_u32 stack_next;    /* take one when there are so many */
+	icp_u32 stack_every;   /* on average */
 };
 
 /* In the map `members`, with the keys of `targets`. */
@@ -127,7 +130,7 @@ struct icp_observer {
 
 _Static_assert(sizeof(struct icp_fault) == 40, "icp_fault");
 _Static_assert(sizeof(struct icp_change) == 56, "icp_change");
-_Static_assert(sizeof(struct icp_counters) == 112, "icp_counters");
+_Static_assert(sizeof(struct icp_counters) == 120, "icp_counters");
 _Static_assert(sizeof(struct icp_stack) == 272, "icp_stack");
 
 #endif
