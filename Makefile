@@ -45,6 +45,8 @@ TARGETS     := $(filter-out $(TARGET_PARTS),$(call names,tests/targets,c,*))
 # name_FLAGS: how one of them is linked
 symbols_static_FLAGS   := -static -no-pie
 symbols_stripped_FLAGS := -s
+# frame pointers everywhere: -O1 leaves them out of leaves
+striper_FLAGS := -O0
 core_target_FLAGS      = -O0 -pie -fPIE -L$(B)/tests/targets -Wl,--no-as-needed -lcore_target -Wl,-rpath,'$$ORIGIN'
 # --------------------------------------------------------------------------------------------------------------------
 

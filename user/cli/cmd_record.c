@@ -12,7 +12,7 @@
 #include "obs/view.h"
 #include "session/checkpoint.h"
 
-/* One user stack of a process on a processor in this time. */
+/* About one user stack of a process on a processor in this time. */
 #define STACK_PERIOD_NS 10000000u
 
 struct record_options {
@@ -182,6 +182,7 @@ static int record(struct record *r)
 	int err;
 
 	r->signals = session_signals();
+	signal(SIGXFSZ, SIG_IGN); /* a limit is like a full disk */
 	if (r->signals < 0)
 		return fail(-errno, "signalfd");
 	err = session_open(&config, r->o.pids.data, r->o.pids.n, &r->session);

@@ -120,6 +120,8 @@ static int put_stack(struct recorder *r, const struct icp_stack *s)
 
 	if (!err)
 		err = thread_of(r, p->process, (pid_t)s->pid, (pid_t)s->tid, &thread);
+	while (n > 1 && !s->ip[n - 1]) /* what was no frame */
+		n--;
 	for (size_t i = 0; !err && i < n; i++) {
 		/* a return address is behind the call, perhaps in the next function */
 		function_at(r, p, (pid_t)s->pid, i ? s->ip[i] - 1 : s->ip[i], names[i]);
