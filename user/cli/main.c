@@ -9,9 +9,9 @@
 #include "cli/cli.h"
 
 static const struct verb *const verbs[] = {
-	&verb_check, &verb_trace,  &verb_checkpoint, &verb_restart, &verb_list,
-	&verb_show,  &verb_verify, &verb_diff,	     &verb_export,  &verb_prune,
-	&verb_shm,   &verb_rm,	   &verb_serve,	     &verb_record,  &verb_report};
+	&verb_check,  &verb_trace,  &verb_checkpoint, &verb_restart, &verb_list, &verb_show,
+	&verb_verify, &verb_diff,   &verb_export,     &verb_prune,   &verb_shm,	 &verb_rm,
+	&verb_serve,  &verb_record, &verb_report,     &verb_top};
 
 #define VERBS (sizeof(verbs) / sizeof(verbs[0]))
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/err.h"
 #include "base/vec.h"
 
 #define WINDOWS 3 /* write working sets over 1, 10 and 60 s */
@@ -119,6 +120,10 @@ struct summary {
 };
 
 void sample_clear(struct sample *s);
+void process_sample_clear(struct process_sample *p); /* its lists */
+/* A copy of @from, without the pids of segments. -ENOMEM. */
+int process_sample_copy(const struct process_sample *from,
+			struct process_sample *out) _must_use_;
 void free_summary(struct summary *s);
 
 #endif

@@ -17,11 +17,11 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "session/checkpoint.h"
-#include "session/internal.h"
+#include "session/control_priv.h"
 #include "session/result.h"
 
-#define RUN_DIR "/run/icp-bpf"
 #define REQUEST_MAX 65536
+#define ANSWER_MAX (4u << 20)
 #define REQUEST_SECONDS 2
 
 struct control {
@@ -181,13 +181,13 @@ static int send_json(int fd, json_t *object)
 	return 0;
 }
 
-static json_t *receive_json(int fd)
+static json_t *receive_json(int fd, size_t max)
 {
-	_cleanup_free_ char *text = malloc(REQUEST_MAX);
+	_cleanup_free_ char *text = malloc(max);
 	size_t used = 0;
 
-	while (text && used < REQUEST_MAX) {
-		ssize_t got = recv(fd, text + used, REQUEST_MAX - used, 0);
+	while (text && used < max) {
+		ssize_t got = recv(fd, text + used, max - used, 0);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -256,6 +256,8 @@ static json_t *answer(struct session *s, json_t *request, pid_t asker)
 
 	if (op && !strcmp(op, "rates"))
 		return rates_json(s);
+	if (op && !strcmp(op, "look"))
+		return control_answer_look(s, request);
 	if (op && !strcmp(op, "checkpoint"))
 		return do_checkpoint(s, request, asker);
 	if (op && !strcmp(op, "end") && !s->config.background)
@@ -299,7 +301,7 @@ int control_serve(struct session *s)
 			continue;
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-		request = receive_json(fd);
+		request = receive_json(fd, REQUEST_MAX);
 		ignore_failure(send_json(fd, answer(s, request, asker)));
 		err_clear();
 		json_decref(request);
@@ -309,18 +311,17 @@ int control_serve(struct session *s)
 
 /* ---- the other side ---- */
 
-/* Waits at most @seconds for the answer, 0: as long as it takes. */
-static json_t *ask(const char *name, json_t *request, unsigned seconds)
+json_t *control_ask(const char *name, json_t *request, unsigned ms)
 {
 	_cleanup_fd_ int fd = connect_to(name);
-	struct timeval limit = {.tv_sec = seconds};
+	struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 
 	if (fd < 0) {
 		json_decref(request);
 		return NULL;
 	}
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return send_json(fd, request) ? NULL : receive_json(fd);
+	return send_json(fd, request) ? NULL : receive_json(fd, ANSWER_MAX);
 }
 
 static bool follows(pid_t session, const pid_t *pids, size_t n)
@@ -338,7 +339,7 @@ static bool follows(pid_t session, const pid_t *pids, size_t n)
 	return found;
 }
 
-static bool is_socket(const char *name)
+bool control_is_socket(const char *name)
 {
 	size_t len = strlen(name);
 
@@ -352,7 +353,8 @@ static int find_session(const pid_t *pids, size_t n, char name[64])
 	int fd;
 
 	for (struct dirent *entry; dir && (entry = readdir(dir));) {
-		if (!is_socket(entry->d_name) || !follows((pid_t)atoi(entry->d_name), pids, n))
+		if (!control_is_socket(entry->d_name) ||
+		    !follows((pid_t)atoi(entry->d_name), pids, n))
 			continue;
 		fd = connect_to(entry->d_name);
 		if (fd < 0) /* killed */
@@ -375,7 +377,7 @@ int control_checkpoint(const struct checkpoint_request *r, struct dump_result *o
 	roots = json_array();
 	for (size_t i = 0; i < r->n_roots; i++)
 		json_array_append_new(roots, json_integer(r->roots[i]));
-	answer_json = ask(
+	answer_json = control_ask(
 		name,
 		json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:i, s:i, s:i, s:o, s:i, s:b}",
 			  "op", "checkpoint", "dir", r->dir, "label", r->label ? r->label : "",
@@ -408,7 +410,7 @@ int control_end(pid_t pid)
 
 	if (err)
 		return err;
-	said = ask(name, json_pack("{s:s}", "op", "end"), 0);
+	said = control_ask(name, json_pack("{s:s}", "op", "end"), 0);
 	if (said && !json_is_true(json_object_get(said, "ok")))
 		err = refuse(-EPERM, "%s", json_string_value(json_object_get(said, "error")));
 	json_decref(said);
@@ -424,7 +426,7 @@ pid_t control_owner(pid_t pid)
 
 static int add_rates(const char *name, segment_rates *out)
 {
-	json_t *said = ask(name, json_pack("{s:s}", "op", "rates"), 1), *each;
+	json_t *said = control_ask(name, json_pack("{s:s}", "op", "rates"), 1000), *each;
 	int err = 0;
 	size_t i;
 
@@ -450,7 +452,7 @@ int control_rates(segment_rates *out)
 	int err = 0;
 
 	for (struct dirent *entry; dir && !err && (entry = readdir(dir));)
-		if (is_socket(entry->d_name))
+		if (control_is_socket(entry->d_name))
 			err = add_rates(entry->d_name, out);
 	return err;
 }

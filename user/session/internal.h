@@ -37,6 +37,7 @@ struct session {
 	uint64_t segments_ns;
 	dump_segment_ctls segment_ctls; /* of base_version of base_repo */
 	segment_rates rates;		/* of the last sample */
+	struct sample last;		/* a copy of it, where somebody can ask for it */
 	bool end_asked;
 	struct dump_progress progress; /* of the checkpoint that is being cut */
 	VEC(struct session_cut) cuts;  /* not handed out yet */
@@ -93,6 +94,9 @@ int segments_sample(struct session *s, struct tracked *p, const struct sysvshm *
 
 /* Keep the dirty rates of @sample for whoever asks over the control socket. */
 int segments_note_rates(struct session *s, const struct sample *sample) _must_use_;
+
+/* control_look.c: keep @sample for whoever asks over the control socket. */
+int session_note_sample(struct session *s, const struct sample *sample) _must_use_;
 
 /* Take in what is in the batch, after draining the rings into it (session_events.c). */
 int session_take_events(struct session *s, struct trace_events *out,

@@ -232,6 +232,7 @@ void session_close(struct session *s)
 	sysvshm_free(&s->segments_seen);
 	event_batch_free(&s->batch);
 	event_batch_free(&s->raw);
+	sample_clear(&s->last);
 	events_close(s->events);
 	symbols_free(s->symbols);
 	warden_close(s->warden);
@@ -478,6 +479,8 @@ int session_sample(struct session *s, struct sample *out)
 		err = sample_segments(s, out);
 	if (!err)
 		err = segments_note_rates(s, out);
+	if (!err)
+		err = session_note_sample(s, out);
 	return err ? err : let_go(s);
 }
 
