@@ -151,7 +151,10 @@ static int loop(struct record *r)
 		while (due <= now_ns())
 			due += interval;
 	}
-	return err;
+	/* what came between the last events and the last look */
+	if (!err)
+		err = session_step(r->session, NULL, false);
+	return err ? err : recorder_events(&r->recorder);
 }
 
 static void tell(const struct record *r, uint64_t time_us, uint64_t bytes)

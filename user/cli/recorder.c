@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -109,6 +110,22 @@ static int put_change(struct recorder *r, const struct icp_change *c)
 	return new_process(r, (pid_t)c->pid, &p->process);
 }
 
+/* Where a function keeps something else in the frame pointer the walk goes astray: what is not in code is no caller. */
+static size_t real_frames(const struct recorder *r, const struct icp_stack *s, size_t n)
+{
+	struct session_detail detail;
+
+	if (!session_detail(r->session, (pid_t)s->pid, &detail))
+		return n < 1 ? n : 1;
+	for (size_t i = 1; i < n; i++) {
+		const struct vma *v = maps_find(detail.maps, s->ip[i] - 1);
+
+		if (!v || !(v->prot & PROT_EXEC))
+			return i;
+	}
+	return n;
+}
+
 static int put_stack(struct recorder *r, const struct icp_stack *s)
 {
 	char names[ICP_STACK_DEPTH][NAME_MAX_LEN];
@@ -120,8 +137,7 @@ static int put_stack(struct recorder *r, const struct icp_stack *s)
 
 	if (!err)
 		err = thread_of(r, p->process, (pid_t)s->pid, (pid_t)s->tid, &thread);
-	while (n > 1 && !s->ip[n - 1]) /* what was no frame */
-		n--;
+	n = real_frames(r, s, n);
 	for (size_t i = 0; !err && i < n; i++) {
 		/* a return address is behind the call, perhaps in the next function */
 		function_at(r, p, (pid_t)s->pid, i ? s->ip[i] - 1 : s->ip[i], names[i]);
@@ -188,7 +204,7 @@ static int put_maps(struct recorder *r, uint32_t process, const struct maps *map
 						.end = v->end,
 						.name = v->name,
 						.shared = v->shared,
-						.writable = v->prot & 2};
+						.writable = v->prot & PROT_WRITE};
 	}
 	if (!err)
 		err = rec_put_maps(r->writer, process, vmas.data, vmas.n);

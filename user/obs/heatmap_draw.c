@@ -152,7 +152,8 @@ static void draw_time(const struct heatmap *h, double bottom, struct canvas *c)
 	double seconds = (double)(h->span_us ? h->span_us : 1) / 1e6;
 	double step = tick_step(seconds);
 
-	for (double t = 0; t <= seconds * 1.0001; t += step) {
+	for (unsigned i = 0; i * step <= seconds * 1.0001; i++) {
+		double t = i * step;
 		double x = LEFT + t / seconds * PLOT_WIDTH;
 		char text[32];
 

@@ -332,7 +332,7 @@ static int parse_stacked(struct rec_reader *r, struct rec_item *out)
 
 static int parse_event(struct rec_reader *r, struct rec_item *out)
 {
-	uint32_t event;
+	uint32_t event = 0;
 	int err = get_time(r, &out->time_us);
 
 	if (!err)

@@ -61,12 +61,11 @@ static void print_rates(const struct report *r, const struct report_process *p, 
 	if (steps)
 		fprintf(out, "  %17s  %10s\n", "seconds", "dirty rate");
 	for (size_t i = 0; i < steps; i++) {
+		uint64_t from = r->end_us * i / steps, to = r->end_us * (i + 1) / steps;
 		int bar = most > 0 ? (int)(rates[i] / most * BAR + 0.5) : 0;
 
-		fprintf(out, "  %8.1f-%8.1f  %8s/s  %.*s\n",
-			(double)(r->end_us * i / steps) / 1e6,
-			(double)(r->end_us * (i + 1) / steps) / 1e6,
-			human_bytes(rates[i], (char[16]){0}), bar,
+		fprintf(out, "  %8.1f-%8.1f  %8s/s  %.*s\n", (double)from / 1e6,
+			(double)to / 1e6, human_bytes(rates[i], (char[16]){0}), bar,
 			"########################################");
 	}
 }

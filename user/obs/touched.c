@@ -15,6 +15,8 @@ void touched_compact(struct touched *t)
 {
 	size_t kept = 0;
 
+	if (!t->ranges.data)
+		return;
 	if (t->ranges.n > t->compacted)
 		qsort(t->ranges.data, t->ranges.n, sizeof(*t->ranges.data), by_start);
 	for (size_t i = 0; i < t->ranges.n; i++) {
