@@ -84,7 +84,8 @@ static void write_pages(size_t first, size_t n)
 }
 
 /* Returns when it is attached: then the file has its header. */
-static void start_recorder(const char *interval, const struct run_how *how)
+/* @more: one more argument, or NULL. */
+static void start_recorder(const char *interval, const char *more)
 {
 	const char *argv[] = {built("icp-bpf"),
 			      "record",
@@ -94,11 +95,12 @@ static void start_recorder(const char *interval, const struct run_how *how)
 			      interval,
 			      "-o",
 			      made.file,
+			      more,
 			      NULL};
 	double end = seconds_now() + 30 * patience();
 	struct stat st;
 
-	run_start(&made.recorder, how, argv);
+	run_start(&made.recorder, NULL, argv);
 	while (stat(made.file, &st) || st.st_size < 64) {
 		if (waitpid(made.recorder.pid, NULL, WNOHANG) || seconds_now() > end)
 			fail_msg("no recording: %s", run_text(made.recorder.err));
@@ -260,6 +262,48 @@ static void every_interval(void **state)
 	assert_int_equal(lines, s.takes);
 	free(csv);
 	run_close(&run);
+}
+
+/* execve: another program, with memory and functions of its own, and the same pid. Children are in it, too. */
+static void children_and_programs(void **state)
+{
+	static const char script[] = "echo ready; read go; /bin/true; exec \"$0\" 10";
+	bool sh = false, striper = false, exec = false, child = false, inner = false;
+	uint64_t pages = 0;
+	struct rec_reader *r;
+	struct rec_item item;
+	char line[128];
+
+	talker_start(&made.target, "/bin/sh", "-c", script, built("tests/targets/striper"),
+		     NULL);
+	assert_true(talker_line(&made.target, line, sizeof(line)));
+	start_recorder("50ms", "--tree");
+	talker_ask(&made.target, "go\n", "0x");
+	for (unsigned i = 0; i < 10; i++) {
+		write_pages(0, 10);
+		nap_ms(20);
+	}
+	stop_recorder();
+	assert_int_equal(rec_open(made.file, &r), 0);
+	while (rec_next(r, &item) == 1) {
+		const struct rec_process *p;
+
+		if (item.kind == REC_END)
+			continue;
+		p = rec_process_of(r, item.process);
+		child |= p->pid != made.target.pid;
+		sh |= !strcmp(p->comm, "sh");
+		striper |= p->pid == made.target.pid && !strcmp(p->comm, "striper");
+		exec |= item.kind == REC_EVENT && item.event == REC_EXEC &&
+			p->pid == made.target.pid;
+		inner |= item.kind == REC_FAULT && !strcmp(p->comm, "striper") &&
+			 !strncmp(rec_site_of(r, item.site)->function, "stripe_inner [", 14);
+		pages += item.kind == REC_TAKE && !strcmp(p->comm, "striper") ? item.take.n : 0;
+	}
+	assert_null(rec_damage(r));
+	rec_close(r);
+	assert_true(sh && striper && exec && child && inner);
+	assert_true(pages > 0);
 }
 
 static void small(void **state)
@@ -581,9 +625,18 @@ static void refusals(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(what_was_written), TEST(every_interval), TEST(small),    TEST(summary),
-		TEST(heatmap_text),	TEST(pictures),	      TEST(flames),   TEST(damaged),
-		TEST(killed),		TEST(full_disk),      TEST(refusals),
+		TEST(what_was_written),
+		TEST(every_interval),
+		TEST(children_and_programs),
+		TEST(small),
+		TEST(summary),
+		TEST(heatmap_text),
+		TEST(pictures),
+		TEST(flames),
+		TEST(damaged),
+		TEST(killed),
+		TEST(full_disk),
+		TEST(refusals),
 	};
 
 	if (argc > 1)
