@@ -12,6 +12,10 @@
 #include "obs/view.h"
 #include "session/checkpoint.h"
 
+/* Lines of areas and writers for who asks (icp-bpf top). */
+#define LISTS 30
+/* Change events are taken in at most this often, so that a target that forks in a loop does not keep us busy. */
+#define BREATH_MS 10
 /* About one user stack of a process on a processor in this time. */
 #define STACK_PERIOD_NS 10000000u
 
@@ -126,6 +130,8 @@ static int wait_until(struct record *r, uint64_t due_ns)
 		err = session_step(r->session, NULL, false);
 		if (!err)
 			err = recorder_events(&r->recorder);
+		if (!err && fds[1].revents)
+			(void)poll(fds, 1, BREATH_MS);
 	}
 	return err;
 }
@@ -178,6 +184,7 @@ static int record(struct record *r)
 		.tracker = r->o.tracker,
 		.tree = r->o.tree,
 		.interval_s = r->o.interval_s,
+		.top = LISTS,
 		.cancel_fd = -1,
 		.raw = true,
 		.stack_period_ns = STACK_PERIOD_NS,

@@ -15,6 +15,8 @@
 #include "session/look.h"
 
 #define LISTS 30 /* lines of areas and writers that a sample holds */
+/* Change events are taken in at most this often, so that a target that forks in a loop does not keep us busy. */
+#define BREATH_MS 10
 
 struct top_options {
 	pid_list pids;
@@ -237,6 +239,8 @@ static int wait_until(struct top_run *r, uint64_t due_ns, bool *quit)
 			*quit = take_keys(r);
 		if (r->session && !*quit)
 			err = session_step(r->session, NULL, false);
+		if (!err && !*quit && n > 0 && fds[2].revents)
+			(void)poll(fds, 2, BREATH_MS);
 	}
 	return err;
 }
