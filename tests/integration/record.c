@@ -1,129 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
-/* `icp-bpf record` and `report` against a process that writes known pages. */
+/* `icp-bpf record` of a process that writes known pages. */
 #include "obs/rec.h"
 
-#include <fcntl.h>
-#include <png.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "lib/kid.h"
-#include "lib/robust_procs.h"
-#include "lib/scratch.h"
+#include "lib/recording.h"
 #include "lib/tracer.h"
 
 #define PAGE 4096ul
-#define PAGES 1000ul
-
-static struct {
-	struct talker target;
-	struct run recorder;
-	char dir[SCRATCH_MAX], file[SCRATCH_MAX + 16];
-	uint64_t memory;
-	bool mounted;
-} made;
-
-static int setup(void **state)
-{
-	memset(&made, 0, sizeof(made));
-	if (!mkdtemp(scratch(made.dir, "record")))
-		return -1;
-	snprintf(made.file, sizeof(made.file), "%s/a.rec", made.dir);
-	return 0;
-}
-
-static const char *in_dir(const char *name)
-{
-	static char path[4][SCRATCH_MAX + 32];
-	static unsigned next;
-	char *slot = path[next++ % 4];
-
-	snprintf(slot, sizeof(path[0]), "%s/%s", made.dir, name);
-	return slot;
-}
-
-static int teardown(void **state)
-{
-	static const char *const files[] = {"a.rec", "b.rec", "a.svg", "b.svg", "a.png"};
-
-	if (made.recorder.pid)
-		run_close(&made.recorder);
-	if (made.target.pid)
-		talker_end(&made.target);
-	kids_end();
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
-		unlink(in_dir(files[i]));
-	if (made.mounted)
-		umount2(made.dir, MNT_DETACH);
-	return rmdir(made.dir);
-}
-
-static void start_target(void)
-{
-	char line[128];
-
-	talker_start(&made.target, built("tests/targets/striper"), decimal(PAGES), NULL);
-	assert_true(talker_line(&made.target, line, sizeof(line)));
-	made.memory = strtoull(line, NULL, 16);
-	assert_true(made.memory > 0);
-}
-
-static void write_pages(size_t first, size_t n)
-{
-	char line[64];
-
-	snprintf(line, sizeof(line), "write %zu %zu\n", first, n);
-	talker_ask(&made.target, line, "done");
-}
-
-/* Returns when it is attached: then the file has its header. */
-/* @more: one more argument, or NULL. */
-static void start_recorder(const char *interval, const char *more)
-{
-	const char *argv[] = {built("icp-bpf"),
-			      "record",
-			      "--pid",
-			      decimal(made.target.pid),
-			      "--interval",
-			      interval,
-			      "-o",
-			      made.file,
-			      more,
-			      NULL};
-	double end = seconds_now() + 30 * patience();
-	struct stat st;
-
-	run_start(&made.recorder, NULL, argv);
-	while (stat(made.file, &st) || st.st_size < 64) {
-		if (waitpid(made.recorder.pid, NULL, WNOHANG) || seconds_now() > end)
-			fail_msg("no recording: %s", run_text(made.recorder.err));
-		nap_ms(5);
-	}
-}
-
-static int end_recorder(int sig)
-{
-	int status;
-
-	kill(made.recorder.pid, sig);
-	run_wait(&made.recorder, 60);
-	status = made.recorder.status;
-	made.recorder.pid = 0;
-	return status;
-}
-
-static void stop_recorder(void)
-{
-	assert_int_equal(end_recorder(SIGINT), 0);
-	run_close(&made.recorder);
-}
 
 /* ---- reading ---- */
 
@@ -330,126 +221,10 @@ static void small(void **state)
 	assert_true((uint64_t)st.st_size < s.faults * 5 + s.takes * 100 + 20000);
 }
 
-/* ---- report ---- */
-
-static char *report_ok(const char *option, const char *value)
+/* The callers are there, since the target has frame pointers. */
+static void stacks(void **state)
 {
-	struct run run;
-	char *text;
-
-	assert_int_equal(icp(&run, NULL, "report", made.file, option, value, NULL), 0);
-	text = run_text(run.err);
-	assert_string_equal(text, "");
-	free(text);
-	text = run_text(run.out);
-	run_close(&run);
-	return text;
-}
-
-static void record_some(void)
-{
-	start_target();
-	start_recorder("1h", NULL);
-	write_pages(100, 50);
-	write_pages(700, 200);
-	stop_recorder();
-}
-
-static void summary(void **state)
-{
-	char want[128], *text;
-
-	record_some();
-	text = report_ok(NULL, NULL);
-	snprintf(want, sizeof(want), "pid %d striper: 1 takes", made.target.pid);
-	assert_non_null(strstr(text, want));
-	snprintf(want, sizeof(want), "%012lx-%012lx        [anon]\n", made.memory,
-		 made.memory + PAGES * PAGE);
-	assert_non_null(strstr(text, want));
-	assert_non_null(strstr(text, "\n         250  "));
-	assert_non_null(strstr(text, "stripe_inner [striper]\n"));
-	assert_non_null(strstr(text, "ended by interrupted\n"));
-	free(text);
-	text = report_ok("--top", "0");
-	assert_null(strstr(text, "stripe_inner"));
-	free(text);
-}
-
-/* Rows are where something was written, and nowhere else. */
-static void heatmap_text(void **state)
-{
-	uint64_t low = made.memory, rows = 0, last = 0;
-	char *text;
-
-	record_some();
-	low = made.memory;
-	text = report_ok("--heatmap", "-");
-	assert_null(strchr(text, '\033')); /* not a terminal: no colours */
-	for (char *line = strchr(text, '\n') + 1; strchr(line, '|');
-	     line = strchr(line, '\n') + 1) {
-		uint64_t addr = strtoull(strchr(line, '|') - 13, NULL, 16);
-
-		assert_true(addr > last);
-		last = addr;
-		assert_non_null(strchr(line, '|')[1] == '@' ? line : NULL);
-		if (addr < low || addr >= low + PAGES * PAGE)
-			continue;
-		rows++;
-		assert_true((addr >= low + 100 * PAGE && addr < low + 150 * PAGE) ||
-			    (addr >= low + 700 * PAGE && addr < low + 900 * PAGE));
-	}
-	assert_true(rows > 2);
-	free(text);
-}
-
-static void valid_xml(const char *path)
-{
-	const char *argv[] = {"xmllint", "--noout", path, NULL};
-	struct run run;
-	char *text;
-
-	run_start(&run, NULL, argv);
-	run_wait(&run, 30);
-	text = run_text(run.err);
-	if (run.status)
-		fail_msg("%s: %s", path, text);
-	free(text);
-	run_close(&run);
-}
-
-/* A program may call itself whatever it likes. */
-static void pictures(void **state)
-{
-	png_image png = {.version = PNG_IMAGE_VERSION};
-	char *text;
-
-	start_target();
-	talker_ask(&made.target, "name <a&\"\xff']]>\x01\n", "done");
-	start_recorder("1h", NULL);
-	write_pages(0, 300);
-	write_pages(400, 1);
-	stop_recorder();
-	free(report_ok("--heatmap", in_dir("a.svg")));
-	free(report_ok("--flamegraph", in_dir("b.svg")));
-	free(report_ok("--heatmap", in_dir("a.png")));
-	valid_xml(in_dir("a.svg"));
-	valid_xml(in_dir("b.svg"));
-	text = file_text("%s", in_dir("a.svg"));
-	assert_non_null(strstr(text, "&lt;a&amp;&quot;?&apos;]]&gt;?"));
-	assert_non_null(strstr(text, "<title>[anon] "));
-	free(text);
-	assert_true(png_image_begin_read_from_file(&png, in_dir("a.png")));
-	assert_true(png.width > 800 && png.height > 100);
-	png_image_free(&png);
-}
-
-/* The callers are there, since the target has frame pointers, and their boxes hold those they call. */
-static void flames(void **state)
-{
-	const char *inner, *outer;
-	unsigned long n_inner, n_outer;
 	struct seen s;
-	char *text;
 
 	start_target();
 	start_recorder("50ms", NULL);
@@ -460,72 +235,9 @@ static void flames(void **state)
 	stop_recorder();
 	look(&s, false);
 	assert_true(s.stacked > PAGES);
-	free(report_ok("--flamegraph", in_dir("a.svg")));
-	valid_xml(in_dir("a.svg"));
-	text = file_text("%s", in_dir("a.svg"));
-	inner = strstr(text, "<title>stripe_inner [striper]: ");
-	outer = strstr(text, "<title>stripe_outer [striper]: ");
-	assert_non_null(inner);
-	assert_non_null(outer);
-	n_inner = strtoul(inner + 31, NULL, 10);
-	n_outer = strtoul(outer + 31, NULL, 10);
-	assert_true(n_inner > 0 && n_outer >= n_inner);
-	free(text);
 }
 
 /* ---- what goes wrong ---- */
-
-static void change_file(off_t at, bool cut)
-{
-	int fd = open(made.file, O_RDWR);
-	char byte;
-
-	assert_true(fd >= 0);
-	if (cut) {
-		assert_int_equal(ftruncate(fd, at), 0);
-	} else {
-		assert_int_equal(pread(fd, &byte, 1, at), 1);
-		byte ^= 0x10;
-		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-	}
-	close(fd);
-}
-
-static void report_damaged(const char *what)
-{
-	struct run run;
-	char *text;
-
-	assert_int_equal(icp(&run, NULL, "report", made.file, NULL), 1);
-	text = run_text(run.err);
-	assert_non_null(strstr(text, what));
-	assert_non_null(strstr(text, "what is before that was shown"));
-	assert_int_equal(strchr(text, '\n') - text, strlen(text) - 1);
-	free(text);
-	text = run_text(run.out);
-	assert_non_null(strstr(text, "striper"));
-	assert_non_null(strstr(text, "stripe_inner"));
-	free(text);
-	run_close(&run);
-}
-
-static void damaged(void **state)
-{
-	struct stat st;
-
-	start_target();
-	start_recorder("20ms", NULL);
-	for (size_t i = 0; i < 100; i++) {
-		write_pages(i, 10);
-		nap_ms(3);
-	}
-	stop_recorder();
-	assert_int_equal(stat(made.file, &st), 0);
-	change_file(st.st_size - 100, false);
-	report_damaged("checksum");
-	change_file(st.st_size - 101, true);
-	report_damaged("cut off");
-}
 
 /* kill -9: what was written up to the last take is there, and the target never knew. */
 static void killed(void **state)
@@ -548,7 +260,9 @@ static void killed(void **state)
 	write_pages(0, 10);
 	assert_untouched(made.target.pid, &before, false);
 	outside_free(&before);
-	report_damaged("cut off");
+	assert_int_equal(icp(&made.recorder, NULL, "report", made.file, NULL), 1);
+	assert_true(run_says(&made.recorder, "stripe_inner", 1));
+	run_close(&made.recorder);
 }
 
 static bool has_ended(pid_t pid)
@@ -620,7 +334,7 @@ static void refusals(void **state)
 	run_close(&run);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, recording_setup, recording_teardown)
 
 int main(int argc, char **argv)
 {
@@ -629,11 +343,7 @@ int main(int argc, char **argv)
 		TEST(every_interval),
 		TEST(children_and_programs),
 		TEST(small),
-		TEST(summary),
-		TEST(heatmap_text),
-		TEST(pictures),
-		TEST(flames),
-		TEST(damaged),
+		TEST(stacks),
 		TEST(killed),
 		TEST(full_disk),
 		TEST(refusals),

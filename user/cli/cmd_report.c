@@ -132,7 +132,7 @@ static int add_functions(struct report_process *p)
 
 	for (size_t i = 0; !err && i < p->writers.n; i++)
 		err = flamegraph_add_function(&p->stacks, p->writers.data[i].function,
-					 p->writers.data[i].faults);
+					      p->writers.data[i].faults);
 	return err;
 }
 

@@ -122,8 +122,9 @@ static int by_name(const void *a, const void *b)
 	return strcmp((*x)->name, (*y)->name);
 }
 
-static int draw_node(const struct flamegraph *f, struct canvas *c, const struct flamegraph_node *node,
-		     double x, double y, double width, const char *unit)
+static int draw_node(const struct flamegraph *f, struct canvas *c,
+		     const struct flamegraph_node *node, double x, double y, double width,
+		     const char *unit)
 {
 	VEC(const struct flamegraph_node *) children = {0};
 	uint64_t weight = node->weight;
@@ -154,7 +155,8 @@ static int draw_node(const struct flamegraph *f, struct canvas *c, const struct 
 	return err;
 }
 
-int flamegraph_draw(const struct flamegraph *f, const char *title, const char *unit, struct canvas *c)
+int flamegraph_draw(const struct flamegraph *f, const char *title, const char *unit,
+		    struct canvas *c)
 {
 	struct flamegraph_node root;
 	double width, height;

@@ -22,15 +22,17 @@ struct flamegraph {
 };
 
 /* A stack, innermost first, that stands for @weight faults. */
-int flamegraph_add(struct flamegraph *f, const struct rec_stack *stack, uint64_t weight) _must_use_;
+int flamegraph_add(struct flamegraph *f, const struct rec_stack *stack,
+		   uint64_t weight) _must_use_;
 /* One function without callers. */
-int flamegraph_add_function(struct flamegraph *f, const char *function, uint64_t weight) _must_use_;
+int flamegraph_add_function(struct flamegraph *f, const char *function,
+			    uint64_t weight) _must_use_;
 void flamegraph_free(struct flamegraph *f);
 
 /* Width and height that flamegraph_draw() will use. */
 void flamegraph_size(const struct flamegraph *f, double *width, double *height);
 /* @title, @unit ("write faults"): shown. */
 int flamegraph_draw(const struct flamegraph *f, const char *title, const char *unit,
-	       struct canvas *c) _must_use_;
+		    struct canvas *c) _must_use_;
 
 #endif

@@ -159,7 +159,7 @@ static int add_item(struct report *r, const struct rec_item *item)
 		return add_fault(r, p, item);
 	case REC_STACKED:
 		return flamegraph_add(&p->stacks, rec_stack_of(r->reader, item->stack),
-				 item->faults);
+				      item->faults);
 	case REC_EVENT:
 		p->exited |= item->event == REC_EXIT;
 		return 0;

@@ -194,8 +194,8 @@ void top_line(const struct top *t, const struct top_row *r, char *out, size_t le
 	top_clean(s->comm, name, sizeof(name));
 	snprintf(owner, sizeof(owner), "%d", r->session);
 	if (!r->index) {
-		snprintf(out, len, "%7d %-15s %9s %7s %7s %7s %8s %5s %s", s->pid, name,
-			 "-", "-", "-", "-", "-", "-", r->session ? owner : "own");
+		snprintf(out, len, "%7d %-15s %9s %7s %7s %7s %8s %5s %s", s->pid, name, "-",
+			 "-", "-", "-", "-", "-", r->session ? owner : "own");
 		return;
 	}
 	for (size_t i = 0; i < WINDOWS; i++)
