@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Recordings. Inputs are what a block holds, unpacked: the sums and sizes around it are put right, or nothing else would be reached. */
 #include "obs/rec.h"
+
+#include <zstd.h>
+
 #include "obs/rec_format.h"
 #include "seed.h"
 
@@ -28,7 +31,7 @@ static void fill(struct rec_writer *w)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	struct rec_start start = {.page_size = 4096, .tracker = "uffd"};
-	char path[64], data[4096];
+	char path[64], data[4096], raw[4096];
 	struct rec_writer *w;
 	struct rec_block b;
 	FILE *f;
@@ -41,10 +44,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	fill(w);
 	f = fopen(path, "r");
 	if (!f || fseek(f, sizeof(struct rec_header), SEEK_SET) ||
-	    fread(&b, sizeof(b), 1, f) != 1 || b.codec || b.stored > sizeof(data) ||
+	    fread(&b, sizeof(b), 1, f) != 1 || b.stored > sizeof(data) || b.raw > sizeof(raw) ||
 	    fread(data, b.stored, 1, f) != 1)
 		abort();
-	seed_write("recording", data, b.stored);
+	if (!b.codec)
+		memcpy(raw, data, b.raw);
+	else if (ZSTD_decompress(raw, b.raw, data, b.stored) != b.raw)
+		abort();
+	seed_write("recording", raw, b.raw);
 	fclose(f);
 	unlink(path);
 	return 0;
