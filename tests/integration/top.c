@@ -415,6 +415,15 @@ static void once(void **state)
 	assert_string_equal(text, "");
 	free(text);
 	run_close(&run);
+	/* one that is followed already */
+	assert_int_equal(icp(&run, NULL, "top", "--batch", "--pid", decimal(made.job[1]), NULL),
+			 0);
+	text = run_text(run.out);
+	assert_non_null(row_of(text, made.job[1]));
+	assert_non_null(strstr(row_of(text, made.job[1]) + 1, decimal(t->pid)));
+	assert_null(row_of(text, made.job[0]));
+	free(text);
+	run_close(&run);
 	tracer_stop(t);
 	end_job(0);
 	end_job(1);

@@ -91,6 +91,17 @@ static int parse(struct top_options *o, int argc, char **argv)
 
 /* ---- what there is to see ---- */
 
+/* Who is followed already is seen through the session that does. */
+static void drop_followed(pid_list *pids)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < pids->n; i++)
+		if (!control_owner(pids->data[i]))
+			pids->data[kept++] = pids->data[i];
+	pids->n = kept;
+}
+
 static int open_session(struct top_run *r)
 {
 	struct session_config config = {
@@ -102,6 +113,7 @@ static int open_session(struct top_run *r)
 	};
 	int err;
 
+	drop_followed(&r->o.pids);
 	if (!r->o.pids.n)
 		return 0;
 	err = session_open(&config, r->o.pids.data, r->o.pids.n, &r->session);
