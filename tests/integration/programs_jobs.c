@@ -47,12 +47,21 @@ static void does(const struct shell *s, const char *command, const char *makes)
 	}
 }
 
+/* The file is there before what is in it. */
 static pid_t pid_in(const struct shell *s, const char *name)
 {
-	char *text = file_text("%s", in(s->j, name));
-	long pid = strtol(text, NULL, 10);
+	double end = seconds_now() + 30;
+	long pid;
 
-	free(text);
+	do {
+		char *text = file_text("%s", in(s->j, name));
+
+		pid = strtol(text, NULL, 10);
+		free(text);
+		if (seconds_now() > end)
+			fail_msg("nothing in %s", name);
+		nap_ms(1);
+	} while (pid <= 0);
 	return (pid_t)pid;
 }
 

@@ -27,7 +27,7 @@ int inet_check_zerocopy(int fd) _must_use_;
 /* A socket's message; everything in it is malloc'ed. inet_free() is also a kind's free_note(). */
 int inet_dump(int fd, Icp__InetSocket **out) _must_use_;
 int inet_dump_names(int fd, Icp__InetSocket **out) _must_use_; /* type and addresses only */
-int inet_dump_options(int fd, Icp__InetSocket *s) _must_use_; /* by inet_dump() */
+int inet_dump_options(int fd, Icp__InetSocket *s) _must_use_;  /* by inet_dump() */
 void inet_free(void *socket);
 int inet_finish(const struct description *d, Icp__OpenFile *out);
 /* Copies. */
