@@ -72,6 +72,9 @@ static bool is_huge_zero(uint64_t frame, uint64_t at, struct pagemap_memo *memo)
 	return memo->zero;
 }
 
+/* What an entry tells. */
+#define KNOWN (PG_PRESENT | PG_SWAPPED | PG_FILE | PG_SOFT_DIRTY | PG_PFNZERO)
+
 uint64_t pagemap_categories(uint64_t bits, uint64_t at, struct pagemap_memo *memo)
 {
 	uint64_t is = 0;
@@ -100,6 +103,8 @@ static long scan_classic(int fd, const struct page_scan *what, uint64_t start, u
 
 	if (what->flags)
 		return -EOPNOTSUPP;
+	if ((what->all_of | what->any_of | what->return_mask) & ~KNOWN)
+		return -EINVAL; /* as a kernel does with categories that it hasn't heard of */
 	for (uint64_t at = start; at < end;) {
 		uint64_t want = (end - at) / page < ENTRIES ? (end - at) / page : ENTRIES;
 		ssize_t got = pread(fd, bits, want * 8, (off_t)(at / page * 8));

@@ -58,7 +58,7 @@ struct page_scan {
 /*
  * Scan [start, end) and fill at most @n regions. Returns how many were filled, or a bare negative errno;
  * *@next is where the scan stopped (== end when it is complete). Where there is no PAGEMAP_SCAN the entries are read one by
- * one: then without flags only (-EOPNOTSUPP), and only with the categories that pagemap_categories() knows.
+ * one: then without flags only (-EOPNOTSUPP), and only with the categories that pagemap_categories() knows (-EINVAL).
  */
 long pagemap_scan(int pagemap_fd, const struct page_scan *what, uint64_t start, uint64_t end,
 		  struct page_region *regions, size_t n, uint64_t *next) _must_use_;
