@@ -4,8 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/page.h"
@@ -57,6 +60,29 @@ forget:
 	return err;
 }
 
+/* A child of vfork() lives in the memory of its parent, which is followed, until it executes or ends. */
+static bool lives_with_parent(const struct session *s, pid_t pid)
+{
+	vec_each (p, &s->processes)
+		if (!syscall(SYS_kcmp, pid, (*p)->target->pid, KCMP_VM, 0, 0))
+			return true;
+	return false;
+}
+
+static int add_later(struct session *s, pid_t pid)
+{
+	struct newcomer *c;
+
+	vec_each (known, &s->newcomers)
+		if (known->pid == pid)
+			return 0;
+	c = vec_push(&s->newcomers);
+	if (!c)
+		return fail(-ENOMEM, "child %d", pid);
+	*c = (struct newcomer){.pid = pid, .since_ns = now_ns()};
+	return 0;
+}
+
 /* Children made before their parent was followed are found in /proc; the list is read until nobody new is in it. */
 static int add_descendants(struct session *s, pid_t pid, bool must)
 {
@@ -71,6 +97,10 @@ static int add_descendants(struct session *s, pid_t pid, bool must)
 		before = s->processes.n;
 		for (size_t i = 0; i < list.n; i++) {
 			err = session_add(s, list.data[i]);
+			if (err == -EBUSY && lives_with_parent(s, list.data[i])) {
+				err_clear();
+				err = add_later(s, list.data[i]);
+			}
 			if (err && err != -ESRCH && must)
 				return err;
 			if (err)
@@ -220,17 +250,20 @@ static int attach_newcomers(struct session *s, uint64_t now)
 
 	for (size_t i = 0; i < s->newcomers.n; i++) {
 		struct newcomer *c = &s->newcomers.data[i];
+		int err;
 
 		if (now - c->since_ns < NEWCOMER_NS) {
 			s->newcomers.data[kept++] = *c;
 			continue;
 		}
-		if (session_add(
-			    s,
-			    c->pid)) { /* ended meanwhile, or became somebody we may not look at */
+		err = session_add(s, c->pid);
+		if (err == -EBUSY && lives_with_parent(s, c->pid)) {
+			c->since_ns = now;
+			s->newcomers.data[kept++] = *c;
+		} else if (err) { /* ended meanwhile, or became somebody we may not look at */
 			debug("child %s", err_text(-ESRCH));
-			err_clear();
 		}
+		err_clear();
 	}
 	s->newcomers.n = kept;
 	return 0;
