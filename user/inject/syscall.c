@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "inject/arch.h"
+#include "proc/tasks.h"
 
 /* Requests that Debian 12's <sys/ptrace.h> may lack; include/uapi/linux/ptrace.h. */
 #define GET_RSEQ_CONFIGURATION 0x420f /* 5.13 */
@@ -18,6 +19,8 @@
 #define O_SUSPEND_SECCOMP (1 << 21)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 #define CALL_NS 1000000000ull /* a call that takes longer is broken off like by a signal */
+#define CALL_WAITS                                                                             \
+	3 /* unless it waits for a CPU: so often again, still within the deadline of a pause */
 
 struct rseq_config {
 	uint64_t pointer;
@@ -147,6 +150,14 @@ static int check_thread(const struct tracee *t, const struct arch_regs *regs, ui
 	return 0;
 }
 
+/* It could go on, or has stopped just now: the machine is busy. */
+static bool waits_for_cpu(pid_t tid)
+{
+	char state = tasks_state(tid);
+
+	return state == 'R' || state == 't';
+}
+
 /*
  * Let @t run to its next stop at a system call. The stop is PTRACE_SYSCALL's and not that of a
  * single step: the SIGTRAP of a step is a forced signal, which would reset the target's own
@@ -156,6 +167,7 @@ static int check_thread(const struct tracee *t, const struct arch_regs *regs, ui
 static int run_to_syscall(struct tracee *t, bool *sigstop)
 {
 	bool interrupted = false;
+	int waits = 0;
 
 	for (;;) {
 		uint64_t until = interrupted ? UINT64_MAX : now_ns() + CALL_NS;
@@ -164,6 +176,8 @@ static int run_to_syscall(struct tracee *t, bool *sigstop)
 		if (ptrace(PTRACE_SYSCALL, t->tid, NULL, NULL) && errno != ESRCH)
 			return -errno;
 		err = tracee_wait(t, until, &status);
+		while (err == -ETIMEDOUT && waits++ < CALL_WAITS && waits_for_cpu(t->tid))
+			err = tracee_wait(t, now_ns() + CALL_NS, &status);
 		if (err == -ETIMEDOUT) {
 			interrupted = true;
 			ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL);
