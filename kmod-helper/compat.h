@@ -3,10 +3,12 @@
 #ifndef ICP_COMPAT_H
 #define ICP_COMPAT_H
 
+#include <linux/capability.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
 #include <linux/sched/coredump.h>
+#include <linux/sched/task.h>
 #include <linux/swap.h>
 #include <asm/tlbflush.h>
 
@@ -47,11 +49,44 @@ static inline bool icp_is_marker(pte_t pte)
 }
 #endif
 
-/* Later kernels keep the flags of an mm in a bitmap of its own, and the dumpable state behind a function of a struct task's. */
-#ifdef ICP_HAS_GET_DUMPABLE
-#define icp_dumpable(mm) get_dumpable(mm)
+/*
+ * What decides who may trace a memory: whether it is dumpable, and the user namespace that it was made in. 7.3 keeps both beside
+ * the credentials of the task, before it was the mm. The caller holds exec_update_lock.
+ */
+#ifdef ICP_HAS_EXEC_STATE
+#include <linux/sched/exec_state.h>
+static inline bool icp_dumpable(struct task_struct *task, struct mm_struct *mm)
+{
+	bool yes;
+
+	rcu_read_lock();
+	yes = rcu_dereference(task->exec_state)->dumpable == TASK_DUMPABLE_OWNER;
+	rcu_read_unlock();
+	return yes;
+}
+static inline bool icp_capable(struct task_struct *task, struct mm_struct *mm)
+{
+	bool yes;
+
+	rcu_read_lock();
+	yes = ns_capable(rcu_dereference(task->exec_state)->user_ns, CAP_SYS_PTRACE);
+	rcu_read_unlock();
+	return yes;
+}
 #else
-#define icp_dumpable(mm) __mm_flags_get_dumpable(mm)
+#ifdef ICP_HAS_GET_DUMPABLE
+#define icp_mm_dumpable(mm) get_dumpable(mm)
+#else /* 6.19: the flags of an mm are a bitmap of its own */
+#define icp_mm_dumpable(mm) __mm_flags_get_dumpable(mm)
+#endif
+static inline bool icp_dumpable(struct task_struct *task, struct mm_struct *mm)
+{
+	return icp_mm_dumpable(mm) == SUID_DUMP_USER;
+}
+static inline bool icp_capable(struct task_struct *task, struct mm_struct *mm)
+{
+	return ns_capable(mm->user_ns, CAP_SYS_PTRACE);
+}
 #endif
 
 /* The TLB of this CPU, all address spaces: what switches away keeps its entries, so the current one alone is not enough. */

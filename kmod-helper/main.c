@@ -63,11 +63,10 @@ static bool may_trace(struct task_struct *task, struct mm_struct *mm)
 		    gid_eq(mine->gid, its->sgid) && gid_eq(mine->gid, its->gid);
 	bool no_more = mine->user_ns == its->user_ns &&
 		       cap_issubset(its->cap_permitted, mine->cap_permitted);
-	bool ok = same && no_more && icp_dumpable(mm) == SUID_DUMP_USER;
+	bool ok = same && no_more && icp_dumpable(task, mm);
 
 	if (!ok)
-		ok = ns_capable(its->user_ns, CAP_SYS_PTRACE) &&
-		     ns_capable(mm->user_ns, CAP_SYS_PTRACE);
+		ok = ns_capable(its->user_ns, CAP_SYS_PTRACE) && icp_capable(task, mm);
 	put_cred(its);
 	return ok;
 }
