@@ -232,5 +232,6 @@ int main(void)
 	};
 
 	adopt_orphans();
+	cmocka_set_test_filter(getenv("ICP_TEST_FILTER"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

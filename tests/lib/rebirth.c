@@ -210,6 +210,11 @@ void play(struct job *j, const char *scene)
 	for (size_t i = 0; i < 3; i++)
 		cut(j);
 	kill_job(j);
+	if (getenv("ICP_GUEST")) { /* emulated: an older one, and one that is made of three */
+		go_on(j, versions[0], "rbtree");
+		go_on(j, versions[2], "direct");
+		return;
+	}
 	for (size_t i = 0; i < 3; i++) {
 		go_on(j, versions[i], "direct");
 		go_on(j, versions[i], "rbtree");
