@@ -356,6 +356,7 @@ static void set_term(void *arg)
 static void terminals(void **state)
 {
 	const struct run_how how = {.before = set_term, .arg = "xterm"};
+	const char *graph;
 	struct run run;
 	char *text;
 
@@ -384,7 +385,11 @@ static void terminals(void **state)
 	free(screen_with_row(made.job[0]));
 	TMUX("send-keys", "Enter");
 	expect("work [writer]");
-	expect("##");
+	text = screen_with("\n         0 ");
+	graph = strstr(text, "\n         0 ") + 12;
+	assert_true(strcspn(graph, ".:|#") < strcspn(graph, "\n"));
+	assert_null(strchr(text, '\xe2')); /* no braille */
+	free(text);
 	TMUX("send-keys", "q");
 	expect("status 0");
 	end_job(0);
