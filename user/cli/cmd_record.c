@@ -154,7 +154,7 @@ static int loop(struct record *r)
 			err = sample(r);
 		if (now_ns() >= end && !r->reason)
 			r->reason = "duration";
-		while (due <= now_ns())
+		while (due <= now_ns() + interval / 2) /* after a late one no very short one */
 			due += interval;
 	}
 	/* what came between the last events and the last look */

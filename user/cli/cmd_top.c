@@ -32,6 +32,7 @@ struct top_run {
 	struct looks looks;
 	struct top top;
 	struct top_screen screen;
+	uint64_t opened_ns;
 	int signals;
 };
 
@@ -117,13 +118,30 @@ static int open_session(struct top_run *r)
 	if (!r->o.pids.n)
 		return 0;
 	err = session_open(&config, r->o.pids.data, r->o.pids.n, &r->session);
+	r->opened_ns = now_ns();
 	return err ? err : background_listen(r->session, false);
+}
+
+/* At first they are only named: a sample of no time at all would say nothing. */
+static int see_named(struct top_run *r)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < r->o.pids.n; i++) {
+		struct process_sample s = {.pid = r->o.pids.data[i]};
+
+		if (tasks_comm(s.pid, s.comm))
+			err = top_see(&r->top, 0, 0, &s);
+	}
+	return err;
 }
 
 static int see_own(struct top_run *r)
 {
 	int err = session_step(r->session, NULL, false);
 
+	if (!err && now_ns() - r->opened_ns < (uint64_t)(r->o.interval_s * 5e8))
+		return see_named(r);
 	if (!err)
 		err = session_sample(r->session, &r->sample);
 	for (size_t i = 0; !err && i < r->sample.processes.n; i++)
@@ -268,7 +286,7 @@ static int show_screen(struct top_run *r)
 		if (err)
 			break;
 		screen_draw(&r->screen, &r->top);
-		while (due <= now_ns())
+		while (due <= now_ns() + interval / 2) /* after a late one no very short one */
 			due += interval;
 		err = wait_until(r, due, &quit);
 	}

@@ -245,7 +245,7 @@ static void draw_process(const struct top_screen *s, const struct top *t)
 	top_line(t, r, text, sizeof(text));
 	line_at(1, A_BOLD, text);
 	if (!r->index) {
-		say(3, 0, "its session only cuts checkpoints: nothing is sampled");
+		say(3, 0, "nothing is sampled yet, or its session only cuts checkpoints");
 		return;
 	}
 	row = draw_graph(s, r, row);

@@ -35,7 +35,8 @@ struct session_config {
 	 */
 	bool daemon;
 	bool raw; /* keep what the eBPF programs tell for session_raw() */
-	uint64_t stack_period_ns; /* take user stacks, as in struct events_config; a daemon does anyway */
+	uint64_t
+		stack_period_ns; /* take user stacks, as in struct events_config; a daemon does anyway */
 };
 
 /*
