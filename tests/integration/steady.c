@@ -76,15 +76,13 @@ static void trace_long(const char *more)
 	struct talker target;
 	struct use early = {0}, middle = {0}, late = {0};
 	struct run r;
-	char pid[16], count[16], *err;
-	const char *argv[] = {
-		built("icp-bpf"), "trace", "--json", "--interval", "10ms", "--count", count,
-		"--pid",	  pid,	   more,     NULL};
+	char pid[16], *err;
+	const char *argv[] = {built("icp-bpf"), "trace", "--json", "--interval", "10ms",
+			      "--pid",		pid,	 more,	   NULL};
 
 	talker_start(&target, built("tests/targets/checksum"), NULL);
 	talker_ask(&target, "", "ok threads");
 	snprintf(pid, sizeof(pid), "%d", target.pid);
-	snprintf(count, sizeof(count), "%d", SAMPLES);
 	run_start(&r, NULL, argv);
 	for (unsigned i = 100; i < SAMPLES; i += 100) {
 		talker_ask(&target, "f", "ok forks");
@@ -96,6 +94,7 @@ static void trace_long(const char *more)
 			look(&r, &middle);
 	}
 	look(&r, &late);
+	kill(r.pid, SIGINT);
 	run_wait(&r, 60);
 	print_message("RSS %ld kB at sample %d, %ld kB at %d, %ld kB at %d\n", early.rss_kb,
 		      EARLY, middle.rss_kb, MIDDLE, late.rss_kb, SAMPLES - 100);
