@@ -76,7 +76,8 @@ static void scene_pair(void)
 	    closed = new_master(), one = 1, slave = open(ptsname(master), O_RDWR | O_NOCTTY),
 	    other, n = index_of(master), was;
 	struct winsize size = {33, 77, 5, 6}, got;
-	struct termios raw, now;
+	struct termios raw = {0},
+		       now = {0}; /* with what is between the fields: compared as a whole */
 	struct stat st;
 
 	check(slave >= 0 && !tcgetattr(slave, &raw));
