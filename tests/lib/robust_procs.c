@@ -287,8 +287,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* One line per descriptor: its number and what it is. */
-static char *list_fds(pid_t pid)
+char *list_fds(pid_t pid)
 {
 	char path[64], *lines[256], *text = calloc(1, 256 * 300);
 	struct dirent *entry;
@@ -321,9 +320,13 @@ static char *list_fds(pid_t pid)
 /* A program that has just said that it is ready may still have open what it said it with. */
 static char *settled_fds(pid_t pid)
 {
+	double end = seconds_now() + PATIENCE;
 	char *fds = list_fds(pid), *again;
 
 	for (int same = 0; same < 3; same++) {
+		if (seconds_now() > end)
+			fail_msg("the descriptors of process %d change all the time:\n%s", pid,
+				 fds);
 		nap_ms(5);
 		again = list_fds(pid);
 		if (strcmp(again, fds))
