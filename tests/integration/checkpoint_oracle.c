@@ -265,6 +265,13 @@ static void running_with_lost_events(void **state)
 	unsetenv("ICP_FAULT_RING");
 }
 
+static void running_put_off(void **state)
+{
+	setenv("ICP_PUT_OFF", "1", 1);
+	concurrent("running_put_off", "free-plain", true, NULL);
+	unsetenv("ICP_PUT_OFF");
+}
+
 static void running_paranoid(void **state)
 {
 	concurrent("running_paranoid", "free-plain", true, "--paranoid");
@@ -283,6 +290,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(running_calm),
 		cmocka_unit_test(running_plain),
 		cmocka_unit_test(running_with_lost_events),
+		cmocka_unit_test(running_put_off),
 		cmocka_unit_test(running_paranoid),
 	};
 

@@ -335,6 +335,8 @@ static int stage_stream(struct dump *d, const struct page_source *from, struct s
 {
 	int err = stage_runs(d, from, s, &s->last);
 
+	if (!err)
+		err = dirty_subtract(&s->compare, &s->last);
 	return err ? err : stage_changed(d, from, s, &s->compare);
 }
 

@@ -230,19 +230,25 @@ static int first_rounds(struct dump *d)
 	return err ? err : contents_begin(d);
 }
 
-/* Copy what is to do and forget it; how much that was. */
-static int copy_todo(struct dump *d, uint64_t *pages)
+static uint64_t todo_pages(const struct dump *d)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < d->procs.n; i++)
+		pages += dirty_pages(&d->procs.data[i]->stream.todo);
+	for (size_t i = 0; i < d->segments.n; i++)
+		pages += dirty_pages(&d->segments.data[i]->stream.todo);
+	vec_each (c, &d->contents)
+		pages += dirty_pages(&(*c)->stream.todo);
+	return pages;
+}
+
+/* Copy what is to do and forget it. */
+static int copy_todo(struct dump *d)
 {
 	int err = 0;
 
-	*pages = 0;
-	for (size_t i = 0; i < d->procs.n; i++)
-		*pages += dirty_pages(&d->procs.data[i]->stream.todo);
-	for (size_t i = 0; i < d->segments.n; i++)
-		*pages += dirty_pages(&d->segments.data[i]->stream.todo);
-	vec_each (c, &d->contents)
-		*pages += dirty_pages(&(*c)->stream.todo);
-	d->config.progress->pages_to_do += *pages;
+	d->config.progress->pages_to_do += todo_pages(d);
 	for (size_t i = 0; !err && i < d->procs.n; i++) {
 		struct dump_proc *p = d->procs.data[i];
 
@@ -314,31 +320,62 @@ static int check_job(struct dump *d)
 	return d->config.no_restart ? 0 : check_trees(d->state, &pids, d->config.cancel_fd);
 }
 
+/*
+ * The job writes its pages again as fast as they are copied: they are copied once, in the pause. By then the mappings may be
+ * others, so these pages are looked at again; segments_settle() does that for those of segments.
+ */
+static int put_off(struct dump *d)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < d->procs.n; i++) {
+		struct dump_proc *p = d->procs.data[i];
+
+		err = dirty_join(&p->suspect, &p->stream.todo);
+		p->stream.todo.n = 0;
+	}
+	return err;
+}
+
+/* Copies until little is left or a round wins less than a quarter; @left: how many pages are for the pause. */
+static int copy_rounds(struct dump *d, uint64_t *left)
+{
+	uint64_t few =
+		getenv("ICP_PUT_OFF") ? 0 : FEW_PAGES; /* the tests put off all they can */
+	uint64_t copied;
+	int err = 0;
+
+	*left = todo_pages(d);
+	for (unsigned round = 0; !err && round < ROUNDS_MAX; round++) {
+		copied = *left;
+		err = copy_todo(d);
+		d->result.precopy_rounds += copied > 0;
+		if (!err)
+			err = next_round(d);
+		*left = todo_pages(d);
+		if (copied <= few)
+			break;
+		if (!err && *left > few && (!few || *left > copied - copied / 4))
+			return put_off(d);
+	}
+	return err ? err : copy_todo(d);
+}
+
 int dump_precopy(struct dump *d)
 {
-	uint64_t pages, before = UINT64_MAX;
+	uint64_t pages = 0;
 	int err;
 
 	d->config.progress->phase = "copy";
 	err = check_job(d);
 	if (!err)
 		err = first_rounds(d);
-	for (unsigned round = 0; !err; round++) {
-		err = copy_todo(d, &pages);
-		d->result.precopy_rounds += pages > 0;
-		if (err || round == ROUNDS_MAX)
-			break;
-		err = next_round(d);
-		if (pages <= FEW_PAGES || (before != UINT64_MAX && pages > before - before / 4))
-			break;
-		before = pages;
-	}
 	if (!err)
-		err = copy_todo(d, &pages);
+		err = copy_rounds(d, &pages);
 	if (!err)
 		err = note_populated(d);
 	if (!err)
-		err = staging_prepare(d, 4096 + 4 * pages);
+		err = staging_prepare(d, 4096 + 2 * pages);
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		d->procs.data[i]->direct_io =
 			!d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);

@@ -73,6 +73,34 @@ int dirty_join(struct dirty *d, const struct dirty *more)
 	return 0;
 }
 
+int dirty_subtract(struct dirty *d, const struct dirty *less)
+{
+	struct dirty left = {.epoch = d->epoch, .lost = d->lost};
+	size_t k = 0;
+	int err = 0;
+
+	for (size_t i = 0; i < d->n && !err; i++) {
+		const struct dirty_run *r = &d->data[i];
+		uint64_t from = r->start;
+
+		while (k < less->n && less->data[k].end <= from)
+			k++;
+		for (size_t m = k; m < less->n && less->data[m].start < r->end && !err; m++) {
+			err = dirty_append(&left, from, less->data[m].start, r->what);
+			from = less->data[m].end;
+		}
+		if (!err)
+			err = dirty_append(&left, from, r->end, r->what);
+	}
+	if (err) {
+		dirty_free(&left);
+		return err;
+	}
+	free(d->data);
+	*d = left;
+	return 0;
+}
+
 uint64_t dirty_pages(const struct dirty *d)
 {
 	return dirty_pages_in(d, 0, UINT64_MAX);
