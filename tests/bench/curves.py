@@ -27,7 +27,7 @@ def times(runs, name):
 
 def malloc_saves(args, study, mib, repeat):
     """Full checkpoints and increments of @mib MiB."""
-    with Load(args, mib) as load, scratch(3 * mib) as folder:
+    with Load(args, mib) as load, scratch(2 * mib + 1024) as folder:
         repo = os.path.join(folder, "r")
         copy = median(float(load.ask("memcpy")) for _ in range(repeat))
         plain = median(float(load.ask("write " + os.path.join(folder, "plain"))) for _ in range(repeat))
@@ -56,7 +56,7 @@ def malloc_saves(args, study, mib, repeat):
 
 def malloc_restarts(args, study, mib, repeat):
     for chain in (1, 10):
-        with scratch(3 * mib) as folder:
+        with scratch(2 * mib + 1024) as folder:
             make_versions(args, folder, mib, *(("--every", "200ms", "--count", str(chain)) if chain > 1 else ()))
             for lookup in ("direct", "rbtree"):
                 runs = []
