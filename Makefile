@@ -305,12 +305,12 @@ soak:
 	@ICP_ROUNDS=$(ROUNDS) $(RUNNER) -t 36000 $(B)/tests/integration/soak
 
 # Debian's 6.1 and 6.12, emulated, on this machine's own files. KERNEL=6.1: that one only. KEEP=1: the table goes into docs/results.md.
-# LONG=1: each storm against the module for a minute.
+# LONG=1: some more tests, and each storm against the module for a minute.
 .PHONY: check-guest guest
 check-guest:
 	@scripts/install-deps guest
 	$(AGAIN) tests $(GUEST_BIN)
-	@tests/guest/check --build $(B) $(if $(LONG),--storms 60 -t 3000) $(if $(KEEP),--keep) $(KERNEL)
+	@tests/guest/check --build $(B) $(if $(LONG),--long --storms 60 -t 3000) $(if $(KEEP),--keep) $(KERNEL)
 
 # Debian's criu and icp-bpf on the same programs, in the same guest.
 .PHONY: guest-criu
