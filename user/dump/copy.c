@@ -378,10 +378,12 @@ int staging_prepare(struct dump *d, uint64_t pages)
 	if (size <= d->staging.size)
 		return 0;
 	size = (size + (2u << 20) - 1) & ~(size_t)((2u << 20) - 1);
-	data = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (data == MAP_FAILED)
 		return fail(-errno, "staging memory of %zu MiB", size >> 20);
+	/* what can't be had of this now comes by faults */
+	madvise(data, size, MADV_HUGEPAGE);
+	madvise(data, size, MADV_POPULATE_WRITE);
 	if (d->staging.used)
 		memcpy(data, d->staging.data, d->staging.used);
 	if (d->staging.data)

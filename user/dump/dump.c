@@ -13,7 +13,8 @@
 #include "base/page.h"
 
 #define ROUNDS_MAX 8
-#define FEW_PAGES 128 /* what is left to copy in the pause, at most, when the job lets us */
+#define SPARE_PAGES 512 /* room for what is written up to the freeze */
+#define FEW_PAGES 128	/* what is left to copy in the pause, at most, when the job lets us */
 
 int dump_open(const struct dump_config *config, struct dump **out)
 {
@@ -375,7 +376,7 @@ int dump_precopy(struct dump *d)
 	if (!err)
 		err = note_populated(d);
 	if (!err)
-		err = staging_prepare(d, 4096 + 2 * pages);
+		err = staging_prepare(d, SPARE_PAGES + 2 * pages);
 	for (size_t i = 0; !err && i < d->procs.n; i++)
 		d->procs.data[i]->direct_io =
 			!d->procs.data[i]->gone && proc_uses_direct_io(d->procs.data[i]);

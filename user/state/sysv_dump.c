@@ -299,7 +299,7 @@ static int read_undo(struct sysv_dump *d, const struct rows *rows, undo_values *
 		return fail(-ENOMEM, "semaphores");
 	for (size_t i = 0; i < rows->n; i++)
 		sets[i] = (struct undo_set){(int)rows->data[i].id, (uint32_t)rows->data[i].n};
-	err = d->undo || !rows->n ? 0 : undo_open(&d->undo);
+	err = d->undo || !rows->n ? 0 : undo_get(&d->undo);
 	return err || !rows->n ? err : undo_read(d->undo, sets, rows->n, undo);
 }
 
@@ -422,7 +422,7 @@ int sysv_dump_new(struct sysv_dump **out)
 		return err;
 	icp__sysv_objects__init(&d->msg);
 	/* while the job runs: it takes a while. Why it can't be is said where it is missed. */
-	if (rows.n && undo_open(&d->undo))
+	if (rows.n && undo_get(&d->undo))
 		err_clear();
 	return 0;
 }
@@ -431,7 +431,6 @@ void sysv_dump_free(struct sysv_dump *d)
 {
 	if (!d)
 		return;
-	undo_close(d->undo);
 	for (size_t i = 0; i < d->msg.n_sets; i++)
 		icp__sem_set__free_unpacked(d->msg.sets[i], NULL);
 	for (size_t i = 0; i < d->msg.n_queues; i++)

@@ -18,32 +18,30 @@ struct undo {
 	struct bpf_link *link;
 };
 
-void undo_close(struct undo *u)
-{
-	if (!u)
-		return;
-	bpf_link__destroy(u->link);
-	undo_bpf__destroy(u->skel);
-	free(u);
-}
-
 static void cleanup_undo(struct undo **u)
 {
-	undo_close(*u);
+	if (!*u)
+		return;
+	bpf_link__destroy((*u)->link);
+	undo_bpf__destroy((*u)->skel);
+	free(*u);
 }
 
-int undo_open(struct undo **out)
+int undo_get(struct undo **out)
 {
-	_cleanup_(cleanup_undo) struct undo *u = calloc(1, sizeof(*u));
-	int err = events_allowed();
+	static struct undo *loaded;
+	_cleanup_(cleanup_undo) struct undo *u = NULL;
+	int err = loaded ? 0 : events_allowed();
 	struct stat ns;
 
-	if (err)
+	*out = loaded;
+	if (loaded || err)
 		return err;
 	/* PROC_PID_INIT_INO: eBPF sees the ids of the initial pid namespace */
 	if (stat("/proc/self/ns/pid", &ns) || ns.st_ino != 0xeffffffcu)
 		return refuse(-EOPNOTSUPP, "SEM_UNDO adjustments can only be read from the "
 					   "initial pid namespace");
+	u = calloc(1, sizeof(*u));
 	if (!u)
 		return fail(-ENOMEM, "read SEM_UNDO adjustments");
 	u->skel = undo_bpf__open_and_load();
@@ -52,7 +50,7 @@ int undo_open(struct undo **out)
 	u->link = bpf_program__attach_iter(u->skel->progs.sem_undos, NULL);
 	if (!u->link)
 		return fail(-errno, "attach the program that reads SEM_UNDO");
-	*out = take_ptr(u);
+	*out = loaded = take_ptr(u);
 	return 0;
 }
 

@@ -25,9 +25,11 @@ struct undo_value {
 };
 typedef VEC(struct undo_value) undo_values;
 
-/* Load it, which takes some milliseconds. Needs CAP_BPF and CAP_PERFMON. */
-int undo_open(struct undo **out) _must_use_;
-void undo_close(struct undo *u);
+/*
+ * The one of this process, for as long as it lives: loading it takes tens of milliseconds, and a session wants it for each
+ * version. Needs CAP_BPF and CAP_PERFMON.
+ */
+int undo_get(struct undo **out) _must_use_;
 /* Those of every process in these sets; the lists of processes that run may be torn. */
 int undo_read(struct undo *u, const struct undo_set *sets, size_t n,
 	      undo_values *out) _must_use_;
