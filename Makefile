@@ -19,7 +19,7 @@ CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wno-unused-parameter -Wno-format-truncation -Werror
 ALL_CFLAGS = -std=gnu17 -D_GNU_SOURCE -DICP_VERSION='"$(VERSION)"' $(WARN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined) \
              -Iuser -I$(B) -MMD -MP
-LIBS    := -lbpf -lelf -ljansson -lmicrohttpd -lprotobuf-c -lxxhash -lzstd -llz4 -lpng -lncursesw -ltinfo -lpthread -lm
+LIBS    := -lbpf -lelf -ljansson -lprotobuf-c -lxxhash -lzstd -llz4 -lpng -lncursesw -ltinfo -lpthread -lm
 LDFLAGS += $(if $(SAN),-fsanitize=$(SAN))
 
 # --- sources: what is there ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ def times(runs, name):
 
 def malloc_saves(args, study, mib, repeat):
     """Full checkpoints and increments of @mib MiB."""
+    warm(min(4 * mib, available_mib() - 1024))
     with Load(args, mib) as load, scratch(2 * mib + 1024) as folder:
         repo = os.path.join(folder, "r")
         copy = median(float(load.ask("memcpy")) for _ in range(repeat))
@@ -133,7 +134,7 @@ def study_resident(args):
     """The pause of 1000 dirty pages by resident size."""
     study = Study(args, "resident", "The pause and the resident size")
     for gib in (1, 2, 4, 8, 12):
-        if available_mib() < gib * 1800 + 1024:
+        if available_mib() < gib * 1500 + 1024:
             study.say(f"{gib} GiB: not enough memory here.")
             continue
         # the first version is written to storage that is not memory: it is as large as the process

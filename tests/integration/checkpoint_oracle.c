@@ -268,7 +268,8 @@ static void running_with_lost_events(void **state)
 static void running_put_off(void **state)
 {
 	setenv("ICP_PUT_OFF", "1", 1);
-	concurrent("running_put_off", "free-plain", true, NULL);
+	concurrent("running_put_off", "free", true, NULL);
+	concurrent("running_put_off, calm", "free-plain", true, NULL);
 	unsetenv("ICP_PUT_OFF");
 }
 

@@ -163,6 +163,19 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks + faults;
 }
 
+/* Did it install or remove guard pages since the last take, under whatever lock? */
+static bool advised(const struct dump *d, const struct dump_proc *p)
+{
+	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
+		const struct icp_change *c = &d->config.batch->changes.data[i];
+
+		if (c->type == ICP_EV_MAP && c->op == ICP_MAP_MADVISE &&
+		    (pid_t)c->pid == p->src.target->pid)
+			return true;
+	}
+	return false;
+}
+
 static bool huge_pages_possible(void)
 {
 	_cleanup_free_ char *text = NULL;
@@ -180,19 +193,22 @@ static int by_address(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static int add_page(struct fault_addresses *pages, uint64_t addr)
+#define WHOLE 1u /* beside an address: all 2 MiB from there on are looked at */
+
+static int add_page(struct fault_addresses *pages, uint64_t addr, bool whole)
 {
 	uint64_t *slot = vec_push(pages);
 
 	if (!slot)
 		return fail(-ENOMEM, "faults");
-	*slot = page_down(addr);
+	*slot = whole ? (addr & ~(uint64_t)(HUGE - 1)) | WHOLE : page_down(addr);
 	return 0;
 }
 
 /*
  * The pages that faulted since the last take, or were about to at it. A fault in a place that was not populated may have brought a huge page, and
- * with some trackers any fault may have been that of a huge page: then the whole 2 MiB around it is looked at.
+ * with some trackers any fault may have been that of a huge page: then the whole 2 MiB around it is looked at. So it is for a fault
+ * between that take and the look at what is populated, which may have seen what the fault brought.
  */
 static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dirty *out)
 {
@@ -205,17 +221,19 @@ static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dir
 		const struct icp_fault *f = &d->config.batch->faults.data[i];
 
 		if ((pid_t)f->pid == p->src.target->pid)
-			err = add_page(&pages, f->addr);
+			err = add_page(&pages, f->addr,
+				       whole || (huge && i < p->populated_mark));
 	}
 	vec_each (addr, &p->in_flight)
 		if (!err)
-			err = add_page(&pages, *addr);
+			err = add_page(&pages, *addr, huge);
 	if (!err && pages.n)
 		qsort(pages.data, pages.n, sizeof(uint64_t), by_address);
 	for (size_t i = 0; !err && i < pages.n; i++) {
-		uint64_t from = pages.data[i], to = from + page_size();
+		uint64_t from = page_down(pages.data[i]), to = from + page_size();
 
-		if (whole || (huge && !dirty_pages_in(&p->stream.populated, from, to))) {
+		if (pages.data[i] & WHOLE ||
+		    (huge && !dirty_pages_in(&p->stream.populated, from, to))) {
 			from &= ~(uint64_t)(HUGE - 1);
 			to = from + HUGE;
 		}
@@ -282,6 +300,7 @@ static int look_at_freeze(struct dump *d)
 		if (p->gone)
 			continue;
 		p->exact = is_exact(d, p);
+		p->state.guards_good = p->exact && !advised(d, p);
 		maps_free(&p->maps);
 		err = maps_read(p->src.target, &p->maps);
 	}
@@ -321,6 +340,8 @@ static int collect_dirty(struct dump *d)
 			err = populated_again(p, !p->exact);
 		if (!err && (p->direct_io || p->suspect.n)) /* since the last freeze, or some */
 			err = compare_taken(d, p, p->direct_io ? p->src.since : &p->suspect);
+		if (!err) /* by then the mappings may be others */
+			err = compare_taken(d, p, &p->stream.put_off);
 		all_exact &= p->exact;
 	}
 	if (!err)

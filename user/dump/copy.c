@@ -447,12 +447,18 @@ static int keep_changed(struct dump *d, struct stream *stream, const struct batc
 
 			if (is_in_ctl(stream, number, data))
 				continue;
+			memmove(d->staging.data + d->staging.used, data, page);
+			d->staging.used += page;
+			s = d->staging.list.n ? &d->staging.list.data[d->staging.list.n - 1]
+					      : NULL;
+			if (s && s->stream == stream && s->page + s->n == number) {
+				s->n++; /* its bytes follow on, too */
+				continue;
+			}
 			s = vec_push(&d->staging.list);
 			if (!s)
 				return fail(-ENOMEM, "stage pages");
-			*s = (struct staged){stream, number, 1, d->staging.used};
-			memmove(d->staging.data + d->staging.used, data, page);
-			d->staging.used += page;
+			*s = (struct staged){stream, number, 1, d->staging.used - page};
 		}
 	}
 	return 0;

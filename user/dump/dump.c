@@ -201,8 +201,10 @@ static int add_shared(struct dump_proc *p)
 
 static int first_rounds_of(struct dump *d, struct dump_proc *p)
 {
-	int err = take_running(d, p);
+	int err;
 
+	p->stream.put_off.n = 0; /* of an attempt that ended with a thaw: `since` has it */
+	err = take_running(d, p);
 	if (!err)
 		err = first_round(d, p);
 	if (!err)
@@ -244,6 +246,15 @@ static uint64_t todo_pages(const struct dump *d)
 	return pages;
 }
 
+static void round_over(struct stream *s)
+{
+	struct dirty copied = s->todo;
+
+	s->todo = s->round;
+	s->todo.n = 0;
+	s->round = copied;
+}
+
 /* Copy what is to do and forget it. */
 static int copy_todo(struct dump *d)
 {
@@ -255,13 +266,13 @@ static int copy_todo(struct dump *d)
 
 		if (!p->gone)
 			err = lost(p, copy_runs(d, &p->source, &p->stream, &p->stream.todo));
-		p->stream.todo.n = 0;
+		round_over(&p->stream);
 	}
 	for (size_t i = 0; !err && i < d->segments.n; i++) {
 		struct dump_segment *s = d->segments.data[i];
 
 		err = copy_runs(d, &s->source, &s->stream, &s->stream.todo);
-		s->stream.todo.n = 0;
+		round_over(&s->stream);
 	}
 	for (size_t i = 0; !err && i < d->contents.n; i++) {
 		struct dump_content *c = d->contents.data[i];
@@ -282,7 +293,14 @@ static int next_round(struct dump *d)
 	return err ? err : segments_new(d);
 }
 
-/* What is populated now; the pause looks again only where events don't explain everything since the last take. */
+static int look_ahead(struct dump_proc *p)
+{
+	int err = populated_of(p, &p->stream.populated, &p->stream.compare);
+
+	return err ? err : state_look_ahead(&p->state, &p->maps);
+}
+
+/* What is populated now, and which pages are guards; the pause looks again only where events don't explain everything since the last take. */
 static int note_populated(struct dump *d)
 {
 	int err = 0;
@@ -291,8 +309,7 @@ static int note_populated(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		if (!p->gone)
-			err = lost(p,
-				   populated_of(p, &p->stream.populated, &p->stream.compare));
+			err = lost(p, look_ahead(p));
 	}
 	return err ? err : segments_populated(d);
 }
@@ -321,44 +338,70 @@ static int check_job(struct dump *d)
 	return d->config.no_restart ? 0 : check_trees(d->state, &pids, d->config.cancel_fd);
 }
 
-/*
- * The job writes its pages again as fast as they are copied: they are copied once, in the pause. By then the mappings may be
- * others, so these pages are looked at again; segments_settle() does that for those of segments.
- */
-static int put_off(struct dump *d)
+/* What is to do that was copied just now: how much, all streams together. */
+static uint64_t again_pages(const struct dump *d)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < d->procs.n; i++)
+		pages += dirty_common(&d->procs.data[i]->stream.todo,
+				      &d->procs.data[i]->stream.round);
+	for (size_t i = 0; i < d->segments.n; i++)
+		pages += dirty_common(&d->segments.data[i]->stream.todo,
+				      &d->segments.data[i]->stream.round);
+	return pages;
+}
+
+/* @pages: counts those that stay for the pause. */
+static int put_off_stream(struct stream *s, uint64_t *pages)
+{
+	_cleanup_(dirty_free) struct dirty others = {0};
+	int err = dirty_join(&others, &s->todo);
+
+	if (!err)
+		err = dirty_subtract(&others, &s->round);
+	if (!err)
+		err = dirty_subtract(&s->todo, &others);
+	if (!err)
+		err = dirty_join(&s->put_off, &s->todo);
+	*pages += dirty_pages(&s->put_off);
+	s->todo.n = 0;
+	return err ? err : dirty_join(&s->todo, &others);
+}
+
+/* The job writes its pages again as fast as they are copied: these are copied once, in the pause. */
+static int put_off(struct dump *d, uint64_t *pages)
 {
 	int err = 0;
 
-	for (size_t i = 0; !err && i < d->procs.n; i++) {
-		struct dump_proc *p = d->procs.data[i];
-
-		err = dirty_join(&p->suspect, &p->stream.todo);
-		p->stream.todo.n = 0;
-	}
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		err = put_off_stream(&d->procs.data[i]->stream, pages);
+	for (size_t i = 0; !err && i < d->segments.n; i++)
+		err = put_off_stream(&d->segments.data[i]->stream, pages);
 	return err;
 }
 
-/* Copies until little is left or a round wins less than a quarter; @left: how many pages are for the pause. */
+/* Copies until little is left or most of what was copied is written again; @left: about how many pages are for the pause. */
 static int copy_rounds(struct dump *d, uint64_t *left)
 {
-	uint64_t few =
-		getenv("ICP_PUT_OFF") ? 0 : FEW_PAGES; /* the tests put off all they can */
-	uint64_t copied;
+	bool test = getenv("ICP_PUT_OFF"); /* put off all that was written again */
+	uint64_t few = test ? 0 : FEW_PAGES, put = 0;
 	int err = 0;
 
-	*left = todo_pages(d);
-	for (unsigned round = 0; !err && round < ROUNDS_MAX; round++) {
-		copied = *left;
+	for (unsigned round = 0; !err && !put && round < ROUNDS_MAX; round++) {
+		uint64_t copied = todo_pages(d), again;
+
 		err = copy_todo(d);
 		d->result.precopy_rounds += copied > 0;
 		if (!err)
 			err = next_round(d);
-		*left = todo_pages(d);
-		if (copied <= few)
+		if (err || copied <= few)
 			break;
-		if (!err && *left > few && (!few || *left > copied - copied / 4))
-			return put_off(d);
+		again = again_pages(d);
+		if (again > few && (test || again > copied - copied / 4))
+			err = put_off(d, &put);
 	}
+	*left = put + todo_pages(d);
 	return err ? err : copy_todo(d);
 }
 
@@ -375,6 +418,10 @@ int dump_precopy(struct dump *d)
 		err = copy_rounds(d, &pages);
 	if (!err)
 		err = note_populated(d);
+	if (!err && d->config.events)
+		err = events_drain(d->config.events, d->config.batch);
+	for (size_t i = 0; !err && i < d->procs.n; i++)
+		d->procs.data[i]->populated_mark = d->config.batch->faults.n;
 	if (!err)
 		err = staging_prepare(d, SPARE_PAGES + 2 * pages);
 	for (size_t i = 0; !err && i < d->procs.n; i++)

@@ -26,6 +26,9 @@ struct stream {
 	bool compare_all; /* everything populated is copied, what is unchanged is found by hash */
 	struct dirty
 		todo; /* to be copied next; offsets for a segment, addresses for a process */
+	struct dirty round; /* what was copied last */
+	struct dirty
+		put_off; /* written again as fast as it was copied: compared while frozen */
 	struct dirty populated; /* pages with content of their own; the others have no entry */
 	struct dirty last;	/* the last dirty set, taken while frozen */
 	struct dirty
@@ -49,6 +52,7 @@ struct dump_proc {
 	/* to tell whether events explain everything since the last take */
 	struct icp_counters seen;
 	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
+	size_t populated_mark; /* those before it may have brought pages that stream.populated has */
 	size_t change_mark;
 	struct fault_addresses
 		in_flight;    /* faults that may have been under way at the last take */

@@ -324,7 +324,7 @@ int segments_new(struct dump *d)
 
 /*
  * While the job ran a segment can have been written through an attachment that is gone again, or by a process that isn't ours; and
- * one that was attached only now was never looked at. What is in `todo` may have been written after it was copied.
+ * one that was attached only now was never looked at. What is in `todo` by now may have been written after it was copied (compare_taken()).
  */
 int segments_settle(struct dump *d, bool all_exact)
 {
@@ -349,6 +349,8 @@ int segments_settle(struct dump *d, bool all_exact)
 		if (!err)
 			err = dirty_join(&s->stream.compare,
 					 unseen ? &s->stream.populated : &s->stream.todo);
+		if (!err)
+			err = dirty_join(&s->stream.compare, &s->stream.put_off);
 	}
 	return err;
 }

@@ -28,6 +28,8 @@ void stream_close(struct dump *d, struct stream *s)
 	s->writer = NULL;
 	ctl_free(s->ctl);
 	dirty_free(&s->todo);
+	dirty_free(&s->round);
+	dirty_free(&s->put_off);
 	dirty_free(&s->populated);
 	dirty_free(&s->last);
 	dirty_free(&s->compare);

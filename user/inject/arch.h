@@ -40,9 +40,15 @@ long arch_call_result(const struct arch_regs *regs);
 /*
  * To be called once at every interrupt stop: a system call that the stop (and no signal) broke
  * off with EINTR is marked to be restarted when the thread runs on; a signal that is delivered
- * before then still makes it EINTR.
+ * before then still makes it EINTR. Notes the call that it broke off for arch_name_call().
  */
 int arch_unearned_eintr(pid_t tid) _must_use_;
+
+/*
+ * In @regs, those of @tid in a stop: a call that goes by the number of restart_syscall(2) gets its own number again, where a stop
+ * of ours was what broke it off the first time.
+ */
+void arch_name_call(pid_t tid, struct arch_regs *regs);
 
 /*
  * Code, free of positions, that runs calls: see batch.c. Its registers: the address of the code

@@ -108,6 +108,43 @@ static bool restartable(unsigned long nr)
 }
 
 /*
+ * The calls that a stop of ours interrupted, and that go by the number of restart_syscall(2) from then on: a slot is overwritten
+ * by another thread's, and a match is of all that a call can be told by.
+ */
+static struct noted {
+	pid_t tid;
+	struct user_regs_struct regs;
+} noted[1024];
+
+static struct noted *slot_of(pid_t tid)
+{
+	return &noted[(unsigned)tid % (sizeof(noted) / sizeof(noted[0]))];
+}
+
+static int note_call(pid_t tid)
+{
+	struct arch_regs now;
+	int err = arch_regs_get(tid, &now);
+
+	if (!err && (long)now.user.orig_rax >= 0 && now.user.orig_rax != SYS_restart_syscall)
+		*slot_of(tid) = (struct noted){tid, now.user};
+	return err;
+}
+
+void arch_name_call(pid_t tid, struct arch_regs *regs)
+{
+	const struct noted *slot = slot_of(tid);
+	const struct user_regs_struct *was = &slot->regs;
+	struct user_regs_struct *r = &regs->user;
+
+	if (slot->tid == tid && r->orig_rax == SYS_restart_syscall &&
+	    (long)r->rax == -ERESTART_RESTARTBLOCK && r->rip == was->rip &&
+	    r->rsp == was->rsp && r->rdi == was->rdi && r->rsi == was->rsi &&
+	    r->rdx == was->rdx && r->r10 == was->r10)
+		r->orig_rax = was->orig_rax;
+}
+
+/*
  * We do not rewind the call ourselves: a signal that came between our look at the pending ones
  * and the release would run its handler and then find the call restarted, and a program that
  * waits for the EINTR would hang. With ERESTARTNOHAND in place the kernel decides, under its
@@ -121,6 +158,8 @@ int arch_unearned_eintr(pid_t tid)
 	rax = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.rax), NULL);
 	if (errno)
 		return -errno;
+	if (rax == -ERESTART_RESTARTBLOCK)
+		return note_call(tid);
 	if (rax != -EINTR)
 		return 0;
 	nr = ptrace(PTRACE_PEEKUSER, tid, offsetof(struct user, regs.orig_rax), NULL);
@@ -184,11 +223,19 @@ void arch_batch_setup(struct arch_regs *regs, uint64_t code, uint64_t header)
 	r->eflags &= ~0x500ul; /* direction, single step */
 }
 
+static bool holds(pid_t tid, unsigned long addr, uint32_t value)
+{
+	uint32_t there;
+	struct iovec to = {&there, sizeof(there)}, from = {(void *)addr, sizeof(there)};
+
+	return process_vm_readv(tid, &to, 1, &from, 1, 0) == sizeof(there) && there == value;
+}
+
 /*
  * A call that was interrupted twice goes by the number of restart_syscall(2), and nothing tells
- * which one it is: the kernel keeps that to itself. There are four that can be (those that set a
- * restart_block); mostly the code before the instruction loads the number, else the arguments
- * must tell.
+ * which one it is: the kernel keeps that to itself. Where the first time was not ours (else see
+ * arch_name_call()): there are four that can be (those that set a restart_block); mostly the code
+ * before the instruction loads the number, else the arguments must tell.
  */
 static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
 {
@@ -215,6 +262,8 @@ static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
 		return r->rdx < PTR ? SYS_poll : SYS_clock_nanosleep;
 	if (r->rsi >= PTR)
 		return SYS_nanosleep;
+	if (!r->rsi && (r->r10 < PTR || !holds(tid, r->rdi, (uint32_t)r->rdx)))
+		return SYS_nanosleep; /* poll() of an array of none is rarer */
 	return (op == 0 || op == WAIT_BITSET) && r->r10 >= PTR ? SYS_futex : SYS_poll;
 }
 

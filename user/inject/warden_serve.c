@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The warden's own process: one request at a time, and the deadline. */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "inject/arch.h"
 #include "inject/freeze.h"
 #include "inject/proto.h"
 #include "inject/repair.h"
@@ -261,6 +263,8 @@ static int serve_regset(struct server *s, const struct warden_request *q,
 	if (ptrace(PTRACE_GETREGSET, t->tid, q->request, &iov))
 		return fail(-errno, "read register set %#lx of thread %d", q->request, t->tid);
 	r->len = (uint32_t)iov.iov_len;
+	if (q->request == NT_PRSTATUS && iov.iov_len == sizeof(struct arch_regs))
+		arch_name_call(t->tid, iov.iov_base);
 	return 0;
 }
 

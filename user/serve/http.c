@@ -2,13 +2,13 @@
 #include "serve/http.h"
 
 #include <errno.h>
-#include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "serve/mhd.h"
 #include "serve/reply.h"
 
 #define CONNECTIONS_MAX 256u
@@ -135,6 +135,8 @@ static int open_parts(struct http *h)
 	bool local;
 	int err = c->token_file ? token_read(c->token_file, &h->replies.token) : 0;
 
+	if (!err)
+		err = mhd_load();
 	if (!err)
 		err = listen_open(c->listen, &fd, h->url, &local);
 	if (err)

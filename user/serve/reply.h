@@ -3,8 +3,8 @@
 #ifndef ICP_SERVE_REPLY_H
 #define ICP_SERVE_REPLY_H
 
-#include <microhttpd.h>
 
+#include "serve/mhd.h"
 #include "serve/model.h"
 #include "serve/stream.h"
 #include "serve/versions.h"

@@ -7,11 +7,11 @@
 #define ICP_SERVE_STREAM_H
 
 #include <jansson.h>
-#include <microhttpd.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "serve/mhd.h"
 
 #define STREAMS_MAX 64
 

@@ -46,6 +46,30 @@ int guards_read(const struct target *t, const struct maps *maps, struct guards *
 	return 0;
 }
 
+int state_look_ahead(struct state_process *p, const struct maps *maps)
+{
+	guards_free(take_ptr(p->guards));
+	p->guards = calloc(1, sizeof(*p->guards));
+	return p->guards ? guards_read(p->target, maps, p->guards)
+			 : fail(-ENOMEM, "note guard pages");
+}
+
+int guards_frozen(struct state_process *p, struct guards *out)
+{
+	if (!p->guards || !p->guards_good)
+		return guards_read(p->target, &p->maps, out);
+	*out = *p->guards;
+	free(take_ptr(p->guards));
+	return 0;
+}
+
+void guards_free(struct guards *g)
+{
+	if (g)
+		vec_free(g);
+	free(g);
+}
+
 static size_t first_in(const struct guards *g, uint64_t start)
 {
 	size_t low = 0, high = g->n;

@@ -15,7 +15,11 @@ struct guards { /* ascending */
 	size_t n, cap;
 };
 
+/* Walks all page tables. */
 int guards_read(const struct target *t, const struct maps *maps, struct guards *out) _must_use_;
+/* In the pause: what was read before it, where that is still good. */
+int guards_frozen(struct state_process *p, struct guards *out) _must_use_;
+void guards_free(struct guards *g);
 /* Those in @out, whose start and end are set. */
 int guards_fill(const struct guards *g, Icp__Vma *out) _must_use_;
 /* Whether what an image says of them makes sense; put them back. */

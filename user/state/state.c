@@ -11,6 +11,7 @@
 #include "base/page.h"
 #include "state/contents.h"
 #include "state/fdkind.h"
+#include "state/guards.h"
 #include "state/inet.h"
 #include "state/kinds.h"
 
@@ -189,6 +190,7 @@ void state_free_notes(struct state_process *p)
 		free(p->status[i]);
 	free(p->status);
 	p->status = NULL;
+	guards_free(take_ptr(p->guards));
 	gather_free(p);
 }
 

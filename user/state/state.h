@@ -31,6 +31,7 @@
 struct restore_ops;
 struct state_job;    /* what the processes of a job have in common: open files, build ids */
 struct state_gather; /* calls.h */
+struct guards;	     /* guards.h */
 
 /* The text of smaps, which walks all page tables: kept by the process's owner from one checkpoint to the next. */
 struct state_smaps {
@@ -51,7 +52,10 @@ struct state_process {
 	size_t n_threads;
 	struct state_smaps *smaps; /* prepare: the owner's, or NULL */
 	bool smaps_good;	   /* it is as it was when that was read */
-	bool checked;  /* by state_check(): it is to be restarted; prepare() refuses, too */
+	struct guards
+		*guards;  /* read while the process ran (state_look_ahead()), or NULL; ours */
+	bool guards_good; /* dump: nobody can have changed them since */
+	bool checked;	  /* by state_check(): it is to be restarted; prepare() refuses, too */
 	char **status; /* of each thread: the text of /proc/PID/task/TID/status; by the walk */
 	struct state_gather *gather;  /* of state_dump(); by the walk */
 	void *notes[STATE_KINDS_MAX]; /* one per kind: owned and freed by the kind */
@@ -108,6 +112,8 @@ int state_check(struct state_process *p) _must_use_;
 #define STATE_LOOK_AGAIN 1
 int state_check_job(struct state_job *job, const pid_t *pids, size_t n) _must_use_;
 int state_prepare(struct state_process *p) _must_use_;
+/* RUNNING, after the last look at what was written: what need not be read in the pause where nothing happens until then. */
+int state_look_ahead(struct state_process *p, const struct maps *maps) _must_use_;
 int state_dump(struct state_process *p) _must_use_;
 int state_finish(struct state_process *p) _must_use_;
 void state_free_notes(struct state_process *p);

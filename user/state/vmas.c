@@ -187,7 +187,7 @@ static int dump(struct state_process *p, void **slot)
 	for (size_t i = 0; i < note->n; i++) /* known ones cost nothing */
 		if (has_file(&p->maps.data[i]))
 			buildids_of(p->job->ids, p->target, &p->maps.data[i], &note->ids[i]);
-	return guards_read(p->target, &p->maps, &note->guards);
+	return guards_frozen(p, &note->guards);
 }
 
 /* smaps' two-letter names, see show_smap_vma_flags() in fs/proc/task_mmu.c. */

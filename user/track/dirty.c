@@ -128,6 +128,15 @@ uint64_t dirty_pages_in(const struct dirty *d, uint64_t start, uint64_t end)
 	return bytes / page_size();
 }
 
+uint64_t dirty_common(const struct dirty *a, const struct dirty *b)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < a->n; i++)
+		pages += dirty_pages_in(b, a->data[i].start, a->data[i].end);
+	return pages;
+}
+
 void dirty_clear(struct dirty *d)
 {
 	d->n = 0;

@@ -37,6 +37,8 @@ int dirty_append(struct dirty *d, uint64_t start, uint64_t end,
 		 enum dirty_what what) _must_use_;
 /* Join @more into @d: the union; of two kinds WRITTEN, NEW and UNKNOWN win over ZAPPED only if they are later (@more). */
 int dirty_join(struct dirty *d, const struct dirty *more) _must_use_;
+/* Pages that are in both. */
+uint64_t dirty_common(const struct dirty *a, const struct dirty *b);
 /* Take the pages of @less, of whatever kind, out of @d. */
 int dirty_subtract(struct dirty *d, const struct dirty *less) _must_use_;
 /* Pages that count as dirty (every kind), and that lie in [start, end). */

@@ -67,6 +67,24 @@ static void test_join(void **state)
 	}
 }
 
+static void test_common(void **state)
+{
+	srandom(3);
+	for (int i = 0; i < ROUNDS; i++) {
+		_cleanup_(dirty_free) struct dirty a = {0};
+		_cleanup_(dirty_free) struct dirty b = {0};
+		uint8_t x[PAGES], y[PAGES];
+		uint64_t both = 0;
+
+		make(&a, x);
+		make(&b, y);
+		for (size_t k = 0; k < PAGES; k++)
+			both += x[k] && y[k];
+		assert_int_equal(dirty_common(&a, &b), both);
+		assert_int_equal(dirty_common(&b, &a), both);
+	}
+}
+
 static void test_subtract(void **state)
 {
 	srandom(2);
@@ -89,6 +107,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_join),
+		cmocka_unit_test(test_common),
 		cmocka_unit_test(test_subtract),
 	};
 
