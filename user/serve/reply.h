@@ -3,7 +3,6 @@
 #ifndef ICP_SERVE_REPLY_H
 #define ICP_SERVE_REPLY_H
 
-
 #include "serve/mhd.h"
 #include "serve/model.h"
 #include "serve/stream.h"
