@@ -301,6 +301,11 @@ static int look_at_freeze(struct dump *d)
 			continue;
 		p->exact = is_exact(d, p);
 		p->state.guards_good = p->exact && !advised(d, p);
+		/* or its state would be the new program's, and the pages nobody's */
+		if (target_memory_gone(p->src.target) && !target_ended(p->src.target))
+			return refuse(-EAGAIN,
+				      "pid %d executed another program meanwhile: try again",
+				      p->src.target->pid);
 		maps_free(&p->maps);
 		err = maps_read(p->src.target, &p->maps);
 	}

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/io.h"
 
@@ -221,6 +222,13 @@ int target_reopen_mm(struct target *t)
 	if (!err)
 		err = target_reopen_pagemap(t);
 	return err ? wrap(err, "pid %d", t->pid) : 0;
+}
+
+bool target_memory_gone(const struct target *t)
+{
+	uint64_t entry;
+
+	return !pread(t->pagemap_fd, &entry, sizeof(entry), 0);
 }
 
 bool target_ended(const struct target *t)

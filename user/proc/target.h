@@ -61,6 +61,8 @@ int target_status(const struct target *t, struct target_status *out) _must_use_;
 /* After execve of the target: reopen what belongs to its memory, refresh comm. Same refusals as open. */
 int target_reopen_mm(struct target *t) _must_use_;
 
+/* Nobody has the memory any more that the target was opened with: it executed another program, or is ending. */
+bool target_memory_gone(const struct target *t);
 /* A /proc/PID/pagemap goes on showing the mm it was opened for: after execve an empty one. -ESRCH (bare): dead. */
 int target_reopen_pagemap(struct target *t) _must_use_;
 
