@@ -82,12 +82,6 @@ static int status_of(const char *text)
 	return say(text, strlen(text), answer, sizeof(answer));
 }
 
-#ifdef __SANITIZE_ADDRESS__ /* keeps up to 256 MiB of what was freed */
-#define MAY_GROW_KB (16384 + 262144)
-#else
-#define MAY_GROW_KB 16384
-#endif
-
 /* It answers, samples come, and it is as small as before. */
 static void assert_well(long rss_kb)
 {
@@ -97,7 +91,7 @@ static void assert_well(long rss_kb)
 	assert_int_equal(http_get(server.port, "/-/ready", NULL, NULL), 200);
 	server_catch_up(&server);
 	now = status_number(server.r.pid, "VmRSS");
-	if (now > rss_kb + MAY_GROW_KB)
+	if (now > rss_kb + 16384 + KEPT_KB)
 		fail_msg("memory went from %ld to %ld KiB", rss_kb, now);
 }
 

@@ -14,11 +14,7 @@
 #define EARLY 300 /* everything that is ever needed was allocated by then */
 #define MIDDLE 1100
 /* Buffers grow once more when a slow machine makes a larger sample; a leak is there in both halves. */
-#ifdef __SANITIZE_ADDRESS__ /* keeps up to 256 MiB of what was freed */
-#define MAY_GROW_KB (128 + 262144)
-#else
-#define MAY_GROW_KB 128
-#endif
+#define MAY_GROW_KB (128 + KEPT_KB)
 
 struct use {
 	long rss_kb;

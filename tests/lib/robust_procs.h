@@ -60,6 +60,12 @@ int icp(struct run *r, const struct run_how *how, ...) __attribute__((sentinel))
 char *file_text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Number in /proc/PID/status; -1 when there is none. */
 long status_number(pid_t pid, const char *key);
+/* What address sanitizer keeps of what a program freed, at most. */
+#ifdef __SANITIZE_ADDRESS__
+#define KEPT_KB 262144
+#else
+#define KEPT_KB 0
+#endif
 /* One line per open descriptor: its number and what it is. To be freed. */
 char *list_fds(pid_t pid);
 

@@ -132,6 +132,19 @@ int dump_thaw(struct dump *d)
 	return warden_thaw(d->config.warden, NULL);
 }
 
+/* Did the process do that since the last take? */
+static bool happened(const struct dump *d, const struct dump_proc *p, uint32_t type,
+		     uint32_t op)
+{
+	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
+		const struct icp_change *c = &d->config.batch->changes.data[i];
+
+		if (c->type == type && c->op == op && (pid_t)c->pid == p->src.target->pid)
+			return true;
+	}
+	return false;
+}
+
 /* Every lock of the mm's lock is ours or a kernel-mode write fault's, nothing was lost, no vfork child runs in this memory. */
 static bool is_exact(struct dump *d, struct dump_proc *p)
 {
@@ -141,13 +154,8 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	if (!d->config.events || events_missing(d->config.events) & EVENTS_NO_GUARD ||
 	    events_counters(d->config.events, p->src.target->pid, &now))
 		return false;
-	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
-		const struct icp_change *c = &d->config.batch->changes.data[i];
-
-		if (c->type == ICP_EV_FORK && c->op == ICP_FORK_SHARED_MM &&
-		    (pid_t)c->pid == p->src.target->pid)
-			return false;
-	}
+	if (happened(d, p, ICP_EV_FORK, ICP_FORK_SHARED_MM))
+		return false;
 	debug("pid %d since the last take: lost %lu + %lu, write locks %lu, read locks %lu, of "
 	      "these own %lu, kernel faults %lu",
 	      p->src.target->pid, now.lost_faults - then->lost_faults,
@@ -161,19 +169,6 @@ static bool is_exact(struct dump *d, struct dump_proc *p)
 	return !now.untold && now.lost_faults == then->lost_faults &&
 	       now.lost_changes == then->lost_changes && now.write_locks == then->write_locks &&
 	       now.read_locks - then->read_locks <= now.own_locks - then->own_locks + faults;
-}
-
-/* Did it install or remove guard pages since the last take, under whatever lock? */
-static bool advised(const struct dump *d, const struct dump_proc *p)
-{
-	for (size_t i = p->change_mark; i < d->config.batch->changes.n; i++) {
-		const struct icp_change *c = &d->config.batch->changes.data[i];
-
-		if (c->type == ICP_EV_MAP && c->op == ICP_MAP_MADVISE &&
-		    (pid_t)c->pid == p->src.target->pid)
-			return true;
-	}
-	return false;
 }
 
 static bool huge_pages_possible(void)
@@ -222,7 +217,7 @@ static int candidates(struct dump *d, struct dump_proc *p, bool huge, struct dir
 
 		if ((pid_t)f->pid == p->src.target->pid)
 			err = add_page(&pages, f->addr,
-				       whole || (huge && i < p->populated_mark));
+				       whole || (huge && i < d->populated_mark));
 	}
 	vec_each (addr, &p->in_flight)
 		if (!err)
@@ -300,12 +295,10 @@ static int look_at_freeze(struct dump *d)
 		if (p->gone)
 			continue;
 		p->exact = is_exact(d, p);
-		p->state.guards_good = p->exact && !advised(d, p);
+		p->state.guards_good = p->exact && !happened(d, p, ICP_EV_MAP, ICP_MAP_MADVISE);
 		/* or its state would be the new program's, and the pages nobody's */
 		if (target_memory_gone(p->src.target) && !target_ended(p->src.target))
-			return refuse(-EAGAIN,
-				      "pid %d executed another program meanwhile: try again",
-				      p->src.target->pid);
+			return target_executed(p->src.target);
 		maps_free(&p->maps);
 		err = maps_read(p->src.target, &p->maps);
 	}
@@ -317,6 +310,8 @@ static int compare_taken(struct dump *d, struct dump_proc *p, const struct dirty
 {
 	int err;
 
+	if (!set->n)
+		return 0;
 	p->stream.todo.n = 0;
 	err = route_dirty(d, p, set, false);
 	return err ? err : dirty_join(&p->stream.compare, &p->stream.todo);
@@ -343,7 +338,7 @@ static int collect_dirty(struct dump *d)
 			err = route_dirty(d, p, &set, true);
 		if (!err)
 			err = populated_again(p, !p->exact);
-		if (!err && (p->direct_io || p->suspect.n)) /* since the last freeze, or some */
+		if (!err) /* since the last freeze, or some */
 			err = compare_taken(d, p, p->direct_io ? p->src.since : &p->suspect);
 		if (!err) /* by then the mappings may be others */
 			err = compare_taken(d, p, &p->stream.put_off);

@@ -164,8 +164,7 @@ static int lost(struct dump_proc *p, int err)
 	if (err != -ESRCH)
 		return err;
 	if (!target_ended(p->src.target))
-		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again",
-			      p->src.target->pid);
+		return target_executed(p->src.target);
 	err_clear();
 	p->gone = true;
 	return 0;
@@ -293,11 +292,12 @@ static int next_round(struct dump *d)
 	return err ? err : segments_new(d);
 }
 
-static int look_ahead(struct dump_proc *p)
+static int look_ahead(struct dump *d, struct dump_proc *p)
 {
 	int err = populated_of(p, &p->stream.populated, &p->stream.compare);
 
-	return err ? err : state_look_ahead(&p->state, &p->maps);
+	/* without events the pause would not believe it */
+	return err || !d->config.events ? err : state_look_ahead(&p->state, &p->maps);
 }
 
 /* What is populated now, and which pages are guards; the pause looks again only where events don't explain everything since the last take. */
@@ -309,8 +309,11 @@ static int note_populated(struct dump *d)
 		struct dump_proc *p = d->procs.data[i];
 
 		if (!p->gone)
-			err = lost(p, look_ahead(p));
+			err = lost(p, look_ahead(d, p));
 	}
+	if (!err && d->config.events)
+		err = events_drain(d->config.events, d->config.batch);
+	d->populated_mark = d->config.batch->faults.n;
 	return err ? err : segments_populated(d);
 }
 
@@ -418,10 +421,6 @@ int dump_precopy(struct dump *d)
 		err = copy_rounds(d, &pages);
 	if (!err)
 		err = note_populated(d);
-	if (!err && d->config.events)
-		err = events_drain(d->config.events, d->config.batch);
-	for (size_t i = 0; !err && i < d->procs.n; i++)
-		d->procs.data[i]->populated_mark = d->config.batch->faults.n;
 	if (!err)
 		err = staging_prepare(d, SPARE_PAGES + 2 * pages);
 	for (size_t i = 0; !err && i < d->procs.n; i++)

@@ -52,7 +52,6 @@ struct dump_proc {
 	/* to tell whether events explain everything since the last take */
 	struct icp_counters seen;
 	size_t batch_mark; /* faults in the batch from here on are younger than the last take */
-	size_t populated_mark; /* those before it may have brought pages that stream.populated has */
 	size_t change_mark;
 	struct fault_addresses
 		in_flight;    /* faults that may have been under way at the last take */
@@ -95,6 +94,7 @@ struct dump {
 	VEC(struct dump_proc *) procs;
 	VEC(struct dump_segment *) segments;
 	VEC(struct dump_content *) contents;
+	size_t populated_mark; /* faults in the batch before it may have brought pages that stream.populated has */
 	struct {
 		uint8_t *data;
 		size_t size, used;

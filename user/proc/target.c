@@ -231,6 +231,11 @@ bool target_memory_gone(const struct target *t)
 	return !pread(t->pagemap_fd, &entry, sizeof(entry), 0);
 }
 
+int target_executed(const struct target *t)
+{
+	return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again", t->pid);
+}
+
 bool target_ended(const struct target *t)
 {
 	struct pollfd p = {.fd = t->pidfd, .events = POLLIN};

@@ -63,6 +63,8 @@ int target_reopen_mm(struct target *t) _must_use_;
 
 /* Nobody has the memory any more that the target was opened with: it executed another program, or is ending. */
 bool target_memory_gone(const struct target *t);
+/* The refusal then, -EAGAIN: who asked for a checkpoint begins again. */
+int target_executed(const struct target *t) _must_use_;
 /* A /proc/PID/pagemap goes on showing the mm it was opened for: after execve an empty one. -ESRCH (bare): dead. */
 int target_reopen_pagemap(struct target *t) _must_use_;
 

@@ -55,8 +55,7 @@ static int add_to_dump(struct session *s, struct dump *d, const struct repo *rep
 	if (!p || p->ended || p->in_dump)
 		return 0;
 	if (!p->tracker)
-		return refuse(-EAGAIN, "pid %d executed another program meanwhile: try again",
-			      pid);
+		return target_executed(p->target);
 	if (memcmp(p->since_repo, repo->record.id, sizeof(p->since_repo))) {
 		p->since_version = 0;
 		ctl_free(take_ptr(p->ctl));

@@ -23,7 +23,6 @@
 #define MESSAGE_MAX (64u << 10) /* at first; grows */
 
 struct sysv_dump {
-	struct undo *undo;
 	Icp__SysvObjects msg;
 };
 
@@ -292,6 +291,7 @@ static int last_pids(const struct row *r, const struct who *w, uint32_t **out, b
 
 static int read_undo(struct sysv_dump *d, const struct rows *rows, undo_values *undo)
 {
+	struct undo *reader;
 	_cleanup_free_ struct undo_set *sets = calloc(rows->n + 1, sizeof(*sets));
 	int err;
 
@@ -299,8 +299,8 @@ static int read_undo(struct sysv_dump *d, const struct rows *rows, undo_values *
 		return fail(-ENOMEM, "semaphores");
 	for (size_t i = 0; i < rows->n; i++)
 		sets[i] = (struct undo_set){(int)rows->data[i].id, (uint32_t)rows->data[i].n};
-	err = d->undo || !rows->n ? 0 : undo_get(&d->undo);
-	return err || !rows->n ? err : undo_read(d->undo, sets, rows->n, undo);
+	err = rows->n ? undo_get(&reader) : 0;
+	return err || !rows->n ? err : undo_read(reader, sets, rows->n, undo);
 }
 
 static int dump_sets(struct sysv_dump *d, const struct who *w, bool lose_undo)
@@ -414,6 +414,7 @@ static int dump_queues(struct sysv_dump *d, const struct who *w)
 
 int sysv_dump_new(struct sysv_dump **out)
 {
+	struct undo *undo;
 	_cleanup_(free_rows) struct rows rows = {0};
 	struct sysv_dump *d = *out = calloc(1, sizeof(*d));
 	int err = d ? read_rows(SYSV_SEM, &rows) : -ENOMEM;
@@ -422,7 +423,7 @@ int sysv_dump_new(struct sysv_dump **out)
 		return err;
 	icp__sysv_objects__init(&d->msg);
 	/* while the job runs: it takes a while. Why it can't be is said where it is missed. */
-	if (rows.n && undo_get(&d->undo))
+	if (rows.n && undo_get(&undo))
 		err_clear();
 	return 0;
 }

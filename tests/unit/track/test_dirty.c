@@ -49,9 +49,11 @@ static void assert_is(const struct dirty *d, const uint8_t what[PAGES])
 	assert_int_equal(dirty_pages(d), pages);
 }
 
-static void test_join(void **state)
+/* Pairs of random sets; @check may change the first, and then tells in @x what it must be. */
+static void with_pairs(unsigned seed, void (*check)(struct dirty *a, const struct dirty *b,
+						    uint8_t *x, const uint8_t *y))
 {
-	srandom(1);
+	srandom(seed);
 	for (int i = 0; i < ROUNDS; i++) {
 		_cleanup_(dirty_free) struct dirty a = {0};
 		_cleanup_(dirty_free) struct dirty b = {0};
@@ -59,48 +61,49 @@ static void test_join(void **state)
 
 		make(&a, x);
 		make(&b, y);
-		assert_int_equal(dirty_join(&a, &b), 0);
-		for (size_t k = 0; k < PAGES; k++)
-			x[k] = y[k] ? y[k] : x[k];
+		check(&a, &b, x, y);
 		assert_is(&a, x);
 		assert_is(&b, y);
 	}
+}
+
+static void join(struct dirty *a, const struct dirty *b, uint8_t *x, const uint8_t *y)
+{
+	assert_int_equal(dirty_join(a, b), 0);
+	for (size_t k = 0; k < PAGES; k++)
+		x[k] = y[k] ? y[k] : x[k];
+}
+
+static void common(struct dirty *a, const struct dirty *b, uint8_t *x, const uint8_t *y)
+{
+	uint64_t both = 0;
+
+	for (size_t k = 0; k < PAGES; k++)
+		both += x[k] && y[k];
+	assert_int_equal(dirty_common(a, b), both);
+	assert_int_equal(dirty_common(b, a), both);
+}
+
+static void subtract(struct dirty *a, const struct dirty *b, uint8_t *x, const uint8_t *y)
+{
+	assert_int_equal(dirty_subtract(a, b), 0);
+	for (size_t k = 0; k < PAGES; k++)
+		x[k] = y[k] ? 0 : x[k];
+}
+
+static void test_join(void **state)
+{
+	with_pairs(1, join);
 }
 
 static void test_common(void **state)
 {
-	srandom(3);
-	for (int i = 0; i < ROUNDS; i++) {
-		_cleanup_(dirty_free) struct dirty a = {0};
-		_cleanup_(dirty_free) struct dirty b = {0};
-		uint8_t x[PAGES], y[PAGES];
-		uint64_t both = 0;
-
-		make(&a, x);
-		make(&b, y);
-		for (size_t k = 0; k < PAGES; k++)
-			both += x[k] && y[k];
-		assert_int_equal(dirty_common(&a, &b), both);
-		assert_int_equal(dirty_common(&b, &a), both);
-	}
+	with_pairs(3, common);
 }
 
 static void test_subtract(void **state)
 {
-	srandom(2);
-	for (int i = 0; i < ROUNDS; i++) {
-		_cleanup_(dirty_free) struct dirty a = {0};
-		_cleanup_(dirty_free) struct dirty b = {0};
-		uint8_t x[PAGES], y[PAGES];
-
-		make(&a, x);
-		make(&b, y);
-		assert_int_equal(dirty_subtract(&a, &b), 0);
-		for (size_t k = 0; k < PAGES; k++)
-			x[k] = y[k] ? 0 : x[k];
-		assert_is(&a, x);
-		assert_is(&b, y);
-	}
+	with_pairs(2, subtract);
 }
 
 int main(void)
