@@ -95,12 +95,16 @@ static void client_flows(const struct client *c, uint64_t bytes)
 {
 	uint64_t sent = c->shared->sent, received = c->shared->received;
 	double end = seconds_now() + 60;
+	int status = 0;
 
 	while (c->shared->sent < sent + bytes || c->shared->received < received + bytes) {
-		if (seconds_now() > end || waitpid(c->pid, NULL, WNOHANG))
-			fail_msg("the stream stands still: sent %lu, received %lu",
+		bool over = waitpid(c->pid, &status, WNOHANG) != 0;
+
+		if (over || seconds_now() > end)
+			fail_msg("the stream %s: sent %lu, received %lu (status %#x)",
+				 over ? "broke off" : "stands still",
 				 (unsigned long)c->shared->sent,
-				 (unsigned long)c->shared->received);
+				 (unsigned long)c->shared->received, (unsigned)status);
 		nap_ms(2);
 	}
 }

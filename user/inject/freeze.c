@@ -14,6 +14,7 @@
 
 #include "base/io.h"
 #include "inject/arch.h"
+#include "inject/second.h"
 
 #define MS 1000000ull
 #define SOON_MS 50	/* an attach waits that long for all threads */
@@ -81,6 +82,7 @@ int tracee_block(struct tracee *t)
 		if (ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
 			return -errno;
 		t->mask_saved = true;
+		note_mask(t);
 	}
 	return ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(all), &all) ? -errno : 0;
 }
@@ -92,6 +94,7 @@ int tracee_unblock(struct tracee *t)
 	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(t->mask), &t->mask))
 		return -errno;
 	t->mask_saved = false;
+	note_forget(t->tid);
 	return 0;
 }
 
@@ -100,6 +103,8 @@ static void set_state(struct freeze *f, struct tracee *t, int state)
 	if (t->state == TRACEE_COMING && state != TRACEE_COMING)
 		f->coming--;
 	t->state = state;
+	if (state == TRACEE_GONE)
+		note_gone(t->tid);
 }
 
 /*
@@ -138,8 +143,10 @@ static void straggler_status(struct freeze *f, pid_t tid, int status)
 	int sig = 0;
 
 	straggler_take(f, tid, &t);
-	if (!WIFSTOPPED(status))
+	if (!WIFSTOPPED(status)) {
+		note_gone(tid);
 		return;
+	}
 	if (status >> 16 != PTRACE_EVENT_STOP)
 		sig = WSTOPSIG(status);
 	if (arch_unearned_eintr(tid) || tracee_unblock(&t) ||
@@ -241,6 +248,7 @@ int tracee_wait(struct tracee *t, uint64_t until, int *status)
 		if (got || (woken && (!task_stat(t->pid, t->tid, &state, &flags) ||
 				      state == 'Z' || state == 'X'))) {
 			t->state = TRACEE_GONE;
+			note_gone(t->tid);
 			return -ESRCH;
 		}
 		if (!wait_sigchld(soon < until ? soon : until))

@@ -2,7 +2,7 @@
 /*
  * What only TCP_REPAIR tells of a connection. It is a state of the socket that would stay: a
  * socket in it can't be written to. So it is the warden that switches it on and, some
- * microseconds later, off; should it be killed just then, whoever asked it calls repair_end().
+ * microseconds later, off; should it be killed just then, its second (second.h) and whoever asked it call repair_end().
  */
 #ifndef ICP_INJECT_REPAIR_H
 #define ICP_INJECT_REPAIR_H

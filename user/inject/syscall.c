@@ -8,9 +8,11 @@
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "inject/arch.h"
+#include "inject/second.h"
 #include "proc/tasks.h"
 
 /* Requests that Debian 12's <sys/ptrace.h> may lack; include/uapi/linux/ptrace.h. */
@@ -19,6 +21,7 @@
 #define O_SUSPEND_SECCOMP (1 << 21)
 #define SYSCALL_STOP (SIGTRAP | 0x80)
 #define CALL_NS 1000000000ull /* a call that takes longer is broken off like by a signal */
+#define LOOKS 5
 #define CALL_WAITS                                                                             \
 	3 /* unless it waits for a CPU: so often again, still within the deadline of a pause */
 
@@ -50,13 +53,15 @@ static uint64_t find_in(int mem, uint64_t start, uint64_t end)
 	return 0;
 }
 
-int inject_find(pid_t pid, uint64_t *insn)
+/* *@insn is 0 when there is none. */
+static int find_once(pid_t pid, uint64_t *insn)
 {
 	_cleanup_free_ char *maps = NULL;
 	_cleanup_fd_ int mem = -1;
 	char path[32];
 	int err;
 
+	*insn = 0;
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	mem = open(path, O_RDONLY | O_CLOEXEC);
 	if (mem < 0 && (errno == EACCES || errno == EPERM))
@@ -79,12 +84,23 @@ int inject_find(pid_t pid, uint64_t *insn)
 			    prot[2] == 'x' &&
 			    (any || memmem(line, (size_t)(next - line), "[vdso]", 6)))
 				*insn = find_in(mem, start, end);
-			else
-				*insn = 0;
 			if (*insn)
 				return 0;
 			next += *next == '\n';
 		}
+	}
+	return 0;
+}
+
+int inject_find(pid_t pid, uint64_t *insn)
+{
+	int err;
+
+	for (int i = 0; i < LOOKS; i++) {
+		err = find_once(pid, insn);
+		if (err || *insn)
+			return err;
+		usleep(1000); /* an execve() that has not mapped the program yet */
 	}
 	return refuse(-ENOEXEC, "process %d has no system call instruction in its code", pid);
 }
@@ -206,6 +222,7 @@ static int run_one(struct tracee *t, const struct arch_regs *saved, uint64_t ins
 	int err;
 
 	arch_call_setup(&regs, insn, call);
+	note_call(t, saved, insn, call);
 	err = arch_regs_set(t->tid, &regs);
 	if (!err)
 		err = run_to_syscall(t, sigstop);
@@ -213,9 +230,11 @@ static int run_one(struct tracee *t, const struct arch_regs *saved, uint64_t ins
 		err = run_to_syscall(t, sigstop);
 	if (!err)
 		err = arch_regs_get(t->tid, &regs);
-	if (!err)
-		call->ret = arch_call_result(&regs);
-	return err;
+	if (err)
+		return err;
+	call->ret = arch_call_result(&regs);
+	note_result(t, insn, call);
+	return 0;
 }
 
 /*
@@ -229,6 +248,8 @@ static int put_back(struct tracee *t, const struct arch_regs *saved, bool *sigst
 
 	if (!err && ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL))
 		err = -errno;
+	if (!err)
+		note_call(t, NULL, 0, NULL);
 	while (!err) {
 		if (ptrace(PTRACE_CONT, t->tid, NULL, NULL))
 			return -errno;

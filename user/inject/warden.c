@@ -15,10 +15,11 @@
 #include "base/io.h"
 #include "inject/proto.h"
 #include "inject/repair.h"
+#include "inject/second.h"
 
 struct warden {
 	int sock;
-	pid_t pid;
+	pid_t pid, second;
 	bool frozen; /* a freeze has succeeded, and no thaw was asked for */
 };
 
@@ -111,19 +112,13 @@ static int ask(struct warden *w, const struct warden_request *q, const void *in,
 	return 0;
 }
 
-/* In the new process: keep nothing but the socket and the pidfd of its owner. */
-static void become_warden(int sock, int pidfd, pid_t owner)
+/* In a new process, whose descriptors from 3 on are its own. */
+static void settle(const char *name)
 {
 	int fd;
 
-	/* Out of the way of 0 to 4 first, then exactly there. */
-	sock = fcntl(sock, F_DUPFD, 5);
-	pidfd = fcntl(pidfd, F_DUPFD, 5);
-	if (dup2(sock, 3) < 0 || dup2(pidfd, 4) < 0)
-		return;
-	close_range(5, ~0u, 0);
 	setsid();
-	prctl(PR_SET_NAME, "icp-warden");
+	prctl(PR_SET_NAME, name);
 	/* On a busy machine what it has stopped would wait with it. Needs CAP_SYS_NICE. */
 	if (setpriority(PRIO_PROCESS, 0, -20))
 		errno = 0;
@@ -138,18 +133,62 @@ static void become_warden(int sock, int pidfd, pid_t owner)
 	fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (int i = 0; i <= 2 && fd >= 0; i++)
 		dup2(fd, i);
-	if (fd > 4)
+	if (fd > 2)
 		close(fd);
+}
+
+/* In the new process: keep nothing but the socket and the pidfd of its owner. */
+static void become_warden(int sock, int pidfd, pid_t owner, struct journal *journal)
+{
+	/* Out of the way of 0 to 4 first, then exactly there. */
+	sock = fcntl(sock, F_DUPFD, 5);
+	pidfd = fcntl(pidfd, F_DUPFD, 5);
+	if (dup2(sock, 3) < 0 || dup2(pidfd, 4) < 0)
+		return;
+	close_range(5, ~0u, 0);
+	settle("icp-warden");
+	journal_use(journal);
 	warden_serve(3, 4, owner);
+}
+
+static void become_second(struct journal *journal, pid_t warden)
+{
+	close_range(3, ~0u, 0);
+	settle("icp-second");
+	second_serve(journal, warden);
+}
+
+/* Both with all signals blocked. */
+static int start(struct warden *w, int sock, int self, struct journal *journal)
+{
+	pid_t owner = getpid();
+
+	w->pid = fork();
+	if (!w->pid) {
+		become_warden(sock, self, owner, journal);
+		_exit(0);
+	}
+	if (w->pid < 0)
+		return fail(-errno, "start the warden: fork");
+	w->second = fork();
+	if (!w->second)
+		become_second(journal, w->pid);
+	return w->second < 0 ? fail(-errno, "start the warden: fork") : 0;
+}
+
+static void reap(pid_t pid)
+{
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 int warden_open(struct warden **out)
 {
 	_cleanup_free_ struct warden *w = calloc(1, sizeof(*w));
 	_cleanup_fd_ int ours = -1, theirs = -1, self = -1;
+	struct journal *journal;
 	sigset_t all, old;
-	pid_t owner = getpid();
-	int pair[2];
+	int pair[2], err;
 
 	if (!w)
 		return fail(-ENOMEM, "start the warden");
@@ -157,19 +196,22 @@ int warden_open(struct warden **out)
 		return fail(-errno, "start the warden");
 	ours = pair[0];
 	theirs = pair[1];
-	self = (int)syscall(SYS_pidfd_open, owner, 0);
+	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	if (self < 0)
 		return fail(-errno, "start the warden: pidfd_open");
+	journal = journal_new();
+	if (!journal)
+		return fail(-ENOMEM, "start the warden");
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &old);
-	w->pid = fork();
-	if (!w->pid) {
-		become_warden(theirs, self, owner);
-		_exit(0);
-	}
+	err = start(w, theirs, self, journal);
 	sigprocmask(SIG_SETMASK, &old, NULL);
-	if (w->pid < 0)
-		return fail(-errno, "start the warden: fork");
+	journal_free(journal);
+	if (err) {
+		close(take_fd(&ours));
+		reap(w->pid);
+		return err;
+	}
 	w->sock = take_fd(&ours);
 	*out = take_ptr(w);
 	return 0;
@@ -180,8 +222,8 @@ void warden_close(struct warden *w)
 	if (!w)
 		return;
 	close(w->sock);
-	while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	reap(w->pid);
+	reap(w->second);
 	free(w);
 }
 

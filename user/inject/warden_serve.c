@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "inject/freeze.h"
 #include "inject/proto.h"
 #include "inject/repair.h"
+#include "inject/second.h"
 #include "inject/syscall.h"
 #include "inject/warden.h"
 
@@ -163,6 +165,7 @@ static int try_uffd(struct server *s, const struct warden_request *q, struct war
 	pidfd = (int)syscall(SYS_pidfd_open, q->id, 0);
 	if (pidfd < 0)
 		return fail(-errno, "open process %d", q->id);
+	note_await_second();
 	err = s->frozen ? 0 : freeze_most(&s->freeze, q->id);
 	if (err)
 		return err;
@@ -220,6 +223,7 @@ static int serve_freeze(struct server *s, const struct warden_request *q, const 
 			return err;
 	}
 	s->deadline = now_ns() + q->addr * 1000000ull;
+	note_await_second();
 	err = freeze_all(&s->freeze, pids, n, q->request, s->deadline);
 	if (err)
 		return err;
@@ -337,11 +341,13 @@ static int inject_with_scratch(struct server *s, struct tracee *t, struct warden
 		return fail(-ENOMEM, "inject into thread %d", t->tid);
 	if (len && scratch_copy(t->tid, addr, before, len, false))
 		return refuse(-EFAULT, "thread %d has no memory at %#lx", t->tid, addr);
+	note_memory(t->pid, addr, before, len);
 	done = inject_run(t, s->insn, calls, n, &err);
 	if (len) {
 		back = scratch_copy(t->tid, addr, after, len, false);
 		if (!back)
 			back = scratch_copy(t->tid, addr, before, len, true);
+		note_memory(0, 0, NULL, 0);
 	}
 	if (err == -ESRCH || (!err && back == -ESRCH))
 		return refuse(-ESRCH, "thread %d was killed", t->tid);
@@ -435,7 +441,8 @@ static int serve_repair(struct server *s, const struct warden_request *q,
 {
 	_cleanup_fd_ int pidfd = -1, sock = -1;
 	struct repair_state *out;
-	int err = check_frozen(s);
+	socklen_t len = sizeof(int);
+	int reuse = 0, err = check_frozen(s);
 
 	if (!err && (!proc_alive(&s->freeze, q->id) || q->room < sizeof(*out)))
 		err = refuse(-ESRCH, "process %d is not one of the frozen job", q->id);
@@ -446,10 +453,12 @@ static int serve_repair(struct server *s, const struct warden_request *q,
 	pidfd = (int)syscall(SYS_pidfd_open, q->id, 0);
 	if (pidfd >= 0)
 		sock = (int)syscall(SYS_pidfd_getfd, pidfd, (int)q->request, 0);
-	if (sock < 0)
+	if (sock < 0 || getsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &reuse, &len))
 		return fail(-errno, "take descriptor %d of process %d", (int)q->request, q->id);
 	out = (struct repair_state *)(void *)s->data.data;
+	note_repair(q->id, (int)q->request, reuse);
 	err = repair_read(sock, out, out + 1, q->room - sizeof(*out));
+	note_repair(0, -1, 0);
 	r->len = q->room;
 	return err ? fail(err, "read the connection of descriptor %d of process %d",
 			  (int)q->request, q->id)

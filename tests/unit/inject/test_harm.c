@@ -3,14 +3,17 @@
 #include "unit/inject/helpers.h"
 
 #include <pthread.h>
+#include <sys/epoll.h>
 
 #define THREADS 4
 #define KILLS 100
+#define WARDEN_KILLS 300
 #define ROUNDS 200
 
 struct board {
 	_Atomic uint64_t rounds[THREADS];
 	_Atomic int wrong, ready;
+	_Atomic uint64_t naps, broken_off;
 
 	_Atomic uint64_t operations;
 };
@@ -64,10 +67,41 @@ static void *checker(void *arg)
 	return NULL;
 }
 
+/* Calls that are interrupted go on, and return what they should. */
+static void *sleeper(void *arg)
+{
+	struct timespec nap = {.tv_nsec = 300000};
+
+	(void)arg;
+	for (;;) {
+		if (nanosleep(&nap, NULL))
+			board->wrong++;
+		board->naps++;
+	}
+	return NULL;
+}
+
+static void *waiter(void *arg)
+{
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event e;
+
+	(void)arg;
+	for (;;) {
+		if (epoll_wait(epoll, &e, 1, -1) != -1 || errno != EINTR)
+			board->wrong++;
+		board->broken_off++;
+	}
+	return NULL;
+}
+
 static void busy(void *arg)
 {
 	pthread_t t;
 
+	(void)arg;
+	pthread_create(&t, NULL, waiter, NULL);
+	pthread_create(&t, NULL, sleeper, NULL);
 	for (size_t i = 1; i < THREADS; i++)
 		pthread_create(&t, NULL, checker, (void *)i);
 	checker((void *)0);
@@ -179,10 +213,66 @@ static void test_killed_at_any_moment(void **state)
 	}
 	after = snapshot(pid);
 	assert_string_equal(before, after);
+	assert_int_equal(board->broken_off, 0);
 	free(before);
 	free(after);
 	end(pid);
 	print_message("%d of %d kills while the target was traced\n", traced_at_kill, KILLS);
+}
+
+/* ... until its warden is, which must be told as such. */
+static void bereft(void *arg)
+{
+	pid_t pid = *(pid_t *)arg;
+	struct warden *w;
+	int err;
+
+	if (warden_open(&w))
+		_exit(1);
+	do {
+		err = attach_and_freeze(w, pid);
+	} while (!err);
+	if (err != -EPIPE)
+		print_error("bereft: %s\n", err_text(err));
+	warden_close(w);
+	_exit(err != -EPIPE);
+}
+
+/* What only stopping does to a call may be seen then, nothing else. */
+static void test_warden_killed(void **state)
+{
+	char *before, *after;
+	pid_t pid;
+
+	board = shared(sizeof(*board));
+	pid = spawn(busy, NULL);
+	wait_for(board->ready == THREADS);
+	before = snapshot(pid);
+	srand(2);
+	for (int i = 0; i < WARDEN_KILLS; i++) {
+		uint64_t since = board->operations, naps;
+		pid_t owner = spawn(bereft, &pid), warden;
+		int status;
+
+		wait_for(board->operations != since);
+		warden = child_of(owner);
+		assert_true(warden > 0);
+		usleep((unsigned)rand() % 3000);
+		kill(warden, SIGKILL);
+		waitpid(owner, &status, 0);
+		assert_int_equal(status, 0);
+		assert_int_equal(count_threads(pid, true, 0), 0);
+		assert_runs(pid);
+		naps = board->naps;
+		wait_for(board->naps != naps);
+	}
+	after = snapshot(pid);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+	end(pid);
+	print_message("epoll_wait() said EINTR %lu times in %d kills\n",
+		      (unsigned long)board->broken_off, WARDEN_KILLS);
 }
 
 /* The warden is reaped, and takes no descriptor of ours with it. */
@@ -221,6 +311,7 @@ int main(void)
 		cmocka_unit_test(test_registers),
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_killed_at_any_moment),
+		cmocka_unit_test(test_warden_killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
