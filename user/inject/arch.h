@@ -35,7 +35,13 @@ void arch_set_pc(struct arch_regs *regs, uint64_t pc);
 /* Turn @regs (a copy of the thread's own) into those that run @call from the instruction at
  * @insn. */
 void arch_call_setup(struct arch_regs *regs, uint64_t insn, const struct warden_call *call);
+/* At the entry of a call: it becomes @call. */
+void arch_call_replace(struct arch_regs *regs, const struct warden_call *call);
+/* At its return: was it @call? */
+bool arch_call_is(const struct arch_regs *regs, uint64_t insn, const struct warden_call *call);
 long arch_call_result(const struct arch_regs *regs);
+/* A call that changes nothing and that every seccomp filter should let pass. */
+extern const struct warden_call arch_no_call;
 
 /*
  * To be called once at every interrupt stop: a system call that the stop (and no signal) broke

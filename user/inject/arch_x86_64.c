@@ -44,6 +44,19 @@ void arch_set_pc(struct arch_regs *regs, uint64_t pc)
 	regs->user.rip = pc;
 }
 
+/* seccomp(2): strict mode has it, too. */
+const struct warden_call arch_no_call = {.nr = SYS_read, .args = {(uint64_t)-1}};
+
+static void set_arguments(struct user_regs_struct *r, const struct warden_call *call)
+{
+	r->rdi = call->args[0];
+	r->rsi = call->args[1];
+	r->rdx = call->args[2];
+	r->r10 = call->args[3];
+	r->r8 = call->args[4];
+	r->r9 = call->args[5];
+}
+
 void arch_call_setup(struct arch_regs *regs, uint64_t insn, const struct warden_call *call)
 {
 	struct user_regs_struct *r = &regs->user;
@@ -51,12 +64,22 @@ void arch_call_setup(struct arch_regs *regs, uint64_t insn, const struct warden_
 	r->rip = insn;
 	r->rax = (unsigned long)call->nr;
 	r->orig_rax = -1ul; /* not in a system call: nothing to restart on the way out */
-	r->rdi = call->args[0];
-	r->rsi = call->args[1];
-	r->rdx = call->args[2];
-	r->r10 = call->args[3];
-	r->r8 = call->args[4];
-	r->r9 = call->args[5];
+	set_arguments(r, call);
+}
+
+void arch_call_replace(struct arch_regs *regs, const struct warden_call *call)
+{
+	regs->user.orig_rax = (unsigned long)call->nr;
+	set_arguments(&regs->user, call);
+}
+
+bool arch_call_is(const struct arch_regs *regs, uint64_t insn, const struct warden_call *call)
+{
+	const struct user_regs_struct *r = &regs->user;
+
+	return r->rip == insn + arch_syscall_len && r->orig_rax == (unsigned long)call->nr &&
+	       r->rdi == call->args[0] && r->rsi == call->args[1] && r->rdx == call->args[2] &&
+	       r->r10 == call->args[3];
 }
 
 long arch_call_result(const struct arch_regs *regs)

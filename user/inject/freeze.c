@@ -38,6 +38,31 @@ static bool wait_sigchld(uint64_t until)
 	return true;
 }
 
+/*
+ * A signal that a thread has in its hands stays there, should we be killed, only as long as
+ * nobody has waited for the stop. So it isn't waited for: the thread can be let go on all the
+ * same.
+ */
+static bool is_signal_stop(int status)
+{
+	return WIFSTOPPED(status) && !(status >> 16) && !(WSTOPSIG(status) & 0x80);
+}
+
+/* Look at the next status, of @tid or (0) of anybody, and leave it there. 0 for none, or -1. */
+static pid_t look(pid_t tid, int *status)
+{
+	siginfo_t info = {0};
+
+	if (waitid(tid ? P_PID : P_ALL, (id_t)tid, &info,
+		   WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL))
+		return -1;
+	/* as waitpid() has it */
+	*status = info.si_code == CLD_TRAPPED || info.si_code == CLD_STOPPED
+			  ? info.si_status << 8 | 0x7f
+			  : 0;
+	return info.si_pid;
+}
+
 struct tracee *freeze_find(struct freeze *f, pid_t tid)
 {
 	/* Statuses and directory entries come mostly in the order we know them. */
@@ -156,12 +181,16 @@ static void straggler_status(struct freeze *f, pid_t tid, int status)
 
 void freeze_drain(struct freeze *f)
 {
+	pid_t tid, last = 0;
 	int status;
-	pid_t tid;
 
-	while ((tid = waitpid(-1, &status, __WALL | WNOHANG)) > 0) {
+	for (; (tid = look(0, &status)) > 0; last = tid) {
 		struct tracee *t = freeze_find(f, tid);
+		bool in_hand = is_signal_stop(status) && tid != last &&
+			       (!t || t->state == TRACEE_COMING);
 
+		if (!in_hand && waitpid(tid, &status, __WALL | WNOHANG) != tid)
+			continue;
 		if (t)
 			tracee_status(f, t, status);
 		else
@@ -237,10 +266,12 @@ int tracee_wait(struct tracee *t, uint64_t until, int *status)
 {
 	for (bool woken = false;; woken = true) {
 		uint64_t soon = now_ns() + 10 * MS;
-		pid_t got = waitpid(t->tid, status, __WALL | WNOHANG);
+		pid_t got = look(t->tid, status);
 		unsigned flags;
 		char state;
 
+		if (got > 0 && !is_signal_stop(*status))
+			got = waitpid(t->tid, status, __WALL | WNOHANG);
 		if (got > 0 && WIFSTOPPED(*status))
 			return 0;
 		/* The death of a leader is told only after those of its threads: do not wait

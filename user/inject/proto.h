@@ -47,7 +47,9 @@ struct warden_reply {
  */
 void warden_serve(int sock, int owner_pidfd, int owner);
 
-/* Like io_write_full(), but without SIGPIPE, and with @fd (unless < 0) attached. */
-int warden_send(int sock, const void *data, size_t len, int fd) _must_use_;
+/* Both parts at once, like io_write_full() but without SIGPIPE, and with @fd (unless < 0)
+ * attached. */
+int warden_send(int sock, const void *head, size_t head_len, const void *data, size_t len,
+		int fd) _must_use_;
 
 #endif

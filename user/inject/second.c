@@ -20,6 +20,7 @@
 #include "base/io.h"
 #include "inject/repair.h"
 #include "inject/syscall.h"
+#include "proc/tasks.h"
 
 #define THREADS 64
 #define AWAIT_NS 50000000
@@ -29,11 +30,12 @@ struct noted_thread {
 	_Atomic pid_t tid; /* 0: the place is free */
 	pid_t pid;
 	uint64_t mask;
-	bool was_stopped;
+	_Atomic bool stopped;  /* by SIGSTOP and the like, or it is about to */
+	_Atomic bool has_ours; /* our registers; its own are in saved */
 	_Atomic bool in_call;
 	uint64_t insn;
-	struct warden_call call;
 	struct arch_regs saved;
+	struct warden_call call;
 };
 
 /* What takes back a call that was made. */
@@ -111,8 +113,8 @@ void note_mask(const struct tracee *t)
 		return;
 	n->pid = t->pid;
 	n->mask = t->mask;
-	n->was_stopped = t->group_stop;
-	n->in_call = false;
+	n->stopped = t->group_stop;
+	n->has_ours = n->in_call = false;
 	n->tid = t->tid;
 }
 
@@ -131,48 +133,74 @@ void note_gone(pid_t tid)
 		journal->undo.tid = 0;
 }
 
-void note_call(const struct tracee *t, const struct arch_regs *saved, uint64_t insn,
-	       const struct warden_call *call)
+void note_stopped(pid_t tid, bool stopped)
 {
-	struct noted_thread *n = find_note(t->tid);
+	struct noted_thread *n = find_note(tid);
+
+	if (n)
+		n->stopped = stopped;
+}
+
+void note_registers(pid_t tid, const struct arch_regs *saved, uint64_t insn)
+{
+	struct noted_thread *n = find_note(tid);
 
 	if (!n)
 		return;
-	n->in_call = false;
-	if (!saved)
-		return;
 	n->saved = *saved;
 	n->insn = insn;
+	n->has_ours = true;
+}
+
+void note_call(pid_t tid, const struct warden_call *call)
+{
+	struct noted_thread *n = find_note(tid);
+
+	if (!n)
+		return;
 	n->call = *call;
 	n->in_call = true;
 }
 
-/* What @call, which returned call->ret, changes in @undo. */
-static void undo_after(struct undo *undo, pid_t pid, pid_t tid, uint64_t insn,
+/* The call of @n has returned call->ret: what does that change in @undo? */
+static void undo_after(struct undo *undo, const struct noted_thread *n,
 		       const struct warden_call *call)
 {
-	bool failed = call->ret < 0 && call->ret >= -4095;
-
-	if (failed)
+	if (call->ret < 0 && call->ret >= -4095)
 		return;
-	if (undo->tid && call->nr == undo->call.nr && call->args[0] == undo->call.args[0])
+	if (undo->tid && undo->pid == n->pid && call->nr == undo->call.nr &&
+	    call->args[0] == undo->call.args[0])
 		undo->tid = 0;
 	if (call->nr != SYS_userfaultfd && call->nr != SYS_mmap)
 		return;
-	undo->pid = pid;
-	undo->insn = insn;
-	undo->call =
-		call->nr == SYS_mmap
-			? (struct warden_call){.nr = SYS_munmap,
-					       .args = {(uint64_t)call->ret, call->args[1]}}
-			: (struct warden_call){.nr = SYS_close, .args = {(uint64_t)call->ret}};
-	undo->tid = tid;
+	undo->pid = n->pid;
+	undo->insn = n->insn;
+	undo->call = (struct warden_call){.nr = SYS_close, .args = {(uint64_t)call->ret}};
+	if (call->nr == SYS_mmap)
+		undo->call = (struct warden_call){.nr = SYS_munmap,
+						  .args = {(uint64_t)call->ret, call->args[1]}};
+	undo->tid = n->tid;
 }
 
-void note_result(const struct tracee *t, uint64_t insn, const struct warden_call *call)
+void note_result(pid_t tid, const struct warden_call *call)
 {
-	if (journal)
-		undo_after(&journal->undo, t->pid, t->tid, insn, call);
+	struct noted_thread *n = find_note(tid);
+
+	if (!n)
+		return;
+	undo_after(&journal->undo, n, call);
+	n->in_call = false;
+}
+
+pid_t note_undo(uint64_t *insn, struct warden_call *call)
+{
+	pid_t tid = journal ? journal->undo.tid : 0;
+
+	if (tid) {
+		*insn = journal->undo.insn;
+		*call = journal->undo.call;
+	}
+	return tid;
 }
 
 void note_memory(pid_t pid, uint64_t addr, const void *before, size_t len)
@@ -211,6 +239,8 @@ static bool await_exit(pid_t warden)
 	int status;
 
 	for (;;) {
+		long sig;
+
 		if (waitpid(warden, &status, __WALL) < 0) {
 			if (errno == EINTR)
 				continue;
@@ -220,8 +250,10 @@ static bool await_exit(pid_t warden)
 			return false;
 		if (is_at_exit(status))
 			return true;
-		/* SIGSTOP, all others are blocked: what it holds could not wait for SIGCONT */
-		ptrace(PTRACE_CONT, warden, NULL, NULL);
+		/* What it holds stopped could not wait for SIGCONT. All others are blocked: it
+		 * is a fault, of which it must end. */
+		sig = status >> 16 || WSTOPSIG(status) == SIGSTOP ? 0 : WSTOPSIG(status);
+		ptrace(PTRACE_CONT, warden, NULL, sig);
 	}
 }
 
@@ -247,35 +279,99 @@ static void return_memory(const struct journal *j)
 		errno = 0; /* it is dead */
 }
 
+/* Signals that wait for @pid, or for its @tid alone. */
+static uint64_t pending(pid_t pid, pid_t tid)
+{
+	_cleanup_free_ char *text = NULL;
+	uint64_t own = 0, common = 0;
+	char path[64], *at;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tid);
+	if (io_read_file(AT_FDCWD, path, &text, NULL))
+		return 0;
+	at = strstr(text, "\nSigPnd:\t");
+	if (at && sscanf(at, "\nSigPnd:\t%lx\nShdPnd:\t%lx", &own, &common) != 2)
+		return 0;
+	return own | common;
+}
+
+/* The signal that a stopped thread has in its hands and that its tracer has not asked for, or 0;
+ * proc(5): exit_code. */
+static int in_hand(pid_t tid)
+{
+	_cleanup_free_ char *text = NULL;
+	const char *at;
+	char path[32];
+	int code;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	if (io_read_file(AT_FDCWD, path, &text, NULL))
+		return 0;
+	at = strrchr(text, ' ');
+	return at && sscanf(at, " %d", &code) == 1 && code < NSIG ? code : 0;
+}
+
+/* Of what was sent while it was held the last counts: each of both takes the other one back. */
+static void see_stops(struct noted_thread *n)
+{
+	uint64_t waiting = pending(n->pid, n->tid);
+
+	if (waiting & 1ull << (SIGSTOP - 1) || in_hand(n->tid) == SIGSTOP)
+		n->stopped = true;
+	else if (waiting & 1ull << (SIGCONT - 1))
+		n->stopped = false;
+}
+
 /* None of its threads gets back to its own code: a thread looks for signals before that. */
-static void hold_process(pid_t pid)
+static void hold_process(pid_t pid, pid_t first)
 {
 	struct dirent *e;
 	char path[32];
 	DIR *dir;
 
+	syscall(SYS_tgkill, pid, first, SIGSTOP);
 	snprintf(path, sizeof(path), "/proc/%d/task", pid);
 	dir = opendir(path);
 	while (dir && (e = readdir(dir)))
-		if (e->d_name[0] != '.')
+		if (e->d_name[0] != '.' && atoi(e->d_name) != first)
 			syscall(SYS_tgkill, pid, (pid_t)atoi(e->d_name), SIGSTOP);
 	if (dir)
 		closedir(dir);
 }
 
-/* Stop @tid, once nobody else traces it; false when it is gone. */
-static bool seize(pid_t tid, int *status)
+static bool is_dying(pid_t tid)
+{
+	char state = tasks_state(tid);
+
+	return !state || state == 'Z' || state == 'X';
+}
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+}
+
+/* Stop @n, once nobody else traces it; false when it is gone or doesn't stop. */
+static bool seize(const struct noted_thread *n, int *status)
 {
 	uint64_t end = now_ns() + RELEASE_NS;
-	struct timespec nap = {.tv_nsec = 50000};
 
-	while (ptrace(PTRACE_SEIZE, tid, NULL, NULL)) {
-		if (errno != EPERM || now_ns() > end)
+	while (ptrace(PTRACE_SEIZE, n->tid, NULL, NULL)) {
+		if (errno != EPERM || now_ns() > end || is_dying(n->tid))
 			return false;
-		nanosleep(&nap, NULL);
+		nap();
 	}
-	return !ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) &&
-	       waitpid(tid, status, __WALL) == tid && WIFSTOPPED(*status);
+	if (ptrace(PTRACE_INTERRUPT, n->tid, NULL, NULL))
+		return false;
+	while (now_ns() < end) {
+		pid_t got = waitpid(n->tid, status, __WALL | WNOHANG);
+
+		if (got)
+			return got == n->tid && WIFSTOPPED(*status) &&
+			       !syscall(SYS_tgkill, n->pid, n->tid, 0);
+		nap();
+	}
+	return false;
 }
 
 static void give_back_registers(struct journal *j, const struct noted_thread *n)
@@ -283,47 +379,70 @@ static void give_back_registers(struct journal *j, const struct noted_thread *n)
 	struct warden_call call = n->call;
 	struct arch_regs regs;
 
-	if (arch_regs_get(n->tid, &regs))
+	if (!n->has_ours || arch_regs_get(n->tid, &regs))
 		return;
 	call.ret = arch_call_result(&regs);
-	if (arch_pc(&regs) == n->insn + arch_syscall_len)
-		undo_after(&j->undo, n->pid, n->tid, n->insn, &call);
+	if (n->in_call && arch_call_is(&regs, n->insn, &call))
+		undo_after(&j->undo, n, &call);
 	return_memory(j);
 	if (arch_regs_set(n->tid, &n->saved))
 		errno = 0; /* killed */
 }
 
-static void put_right(struct journal *j, const struct noted_thread *n)
+/*
+ * False: it lives, and has our registers still. Held by SIGSTOP and with all signals blocked it
+ * can have no other one in its hands.
+ */
+static bool put_right(struct journal *j, const struct noted_thread *n)
 {
 	struct tracee t = {.pid = n->pid, .tid = n->tid};
-	int status, err, sig;
+	int status, err;
 
-	if (!seize(n->tid, &status))
-		return;
-	sig = status >> 16 || n->in_call ? 0 : WSTOPSIG(status);
-	if (n->in_call)
+	if (!seize(n, &status))
+		return !n->has_ours || is_dying(n->tid);
+	if (n->has_ours)
 		give_back_registers(j, n);
-	else if (arch_unearned_eintr(n->tid))
-		return;
+	else if (status >> 16 && arch_unearned_eintr(n->tid))
+		return true;
 	if (j->undo.tid == n->tid) {
 		inject_run(&t, j->undo.insn, &j->undo.call, 1, &err);
 		j->undo.tid = 0;
 	}
 	if (ptrace(PTRACE_SETSIGMASK, n->tid, sizeof(n->mask), &n->mask))
 		errno = 0;
-	ptrace(PTRACE_DETACH, n->tid, NULL, (long)sig);
+	ptrace(PTRACE_DETACH, n->tid, NULL, NULL);
+	return true;
 }
 
+/*
+ * A thread that has made something for us is as it was otherwise: a signal that it has in its
+ * hands is its own, and it gets it back.
+ */
 static void undo_last(struct journal *j)
 {
-	struct tracee t = {.pid = j->undo.pid, .tid = j->undo.tid};
-	int status, err;
+	struct noted_thread n = {.tid = j->undo.tid, .pid = j->undo.pid};
+	struct tracee t = {.tid = j->undo.tid, .pid = j->undo.pid};
+	int status, err, sig;
 
-	if (!t.tid || !seize(t.tid, &status))
+	if (!n.tid || !seize(&n, &status))
+		return;
+	sig = status >> 16 ? 0 : WSTOPSIG(status);
+	if (sig && (tracee_block(&t) || ptrace(PTRACE_INTERRUPT, t.tid, NULL, NULL) ||
+		    ptrace(PTRACE_CONT, t.tid, NULL, (long)sig) ||
+		    tracee_wait(&t, now_ns() + RELEASE_NS, &status)))
 		return;
 	if (!arch_unearned_eintr(t.tid))
 		inject_run(&t, j->undo.insn, &j->undo.call, 1, &err);
-	ptrace(PTRACE_DETACH, t.tid, NULL, status >> 16 ? 0L : (long)WSTOPSIG(status));
+	if (!tracee_unblock(&t))
+		ptrace(PTRACE_DETACH, t.tid, NULL, NULL);
+}
+
+static bool stays_stopped(const struct journal *j, pid_t pid)
+{
+	for (const struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
+		if (n->tid && n->pid == pid && n->stopped)
+			return true;
+	return false;
 }
 
 void second_serve(struct journal *j, pid_t warden)
@@ -334,18 +453,21 @@ void second_serve(struct journal *j, pid_t warden)
 	syscall(SYS_futex, &j->present, FUTEX_WAKE, 1, NULL, NULL, 0);
 	if (!there || !await_exit(warden))
 		_exit(0);
+	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
+		if (n->tid)
+			see_stops(n);
+	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
+		if (n->tid)
+			hold_process(n->pid, n->tid);
 	leave_repair(j);
 	return_memory(j);
-	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid && n->in_call)
-			hold_process(n->pid);
 	ptrace(PTRACE_DETACH, warden, NULL, NULL);
 	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
 		if (n->tid)
-			put_right(j, n);
+			n->stopped |= !put_right(j, n);
 	undo_last(j);
 	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid && n->in_call && !n->was_stopped)
-			kill(n->pid, SIGCONT);
+		if (n->tid)
+			kill(n->pid, stays_stopped(j, n->pid) ? SIGSTOP : SIGCONT);
 	_exit(0);
 }

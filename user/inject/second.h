@@ -5,19 +5,20 @@
  * traces the warden. Told of its end (PTRACE_EVENT_EXIT, which SIGKILL doesn't skip) while the
  * tracees are still held, it puts right what the warden had noted to be half done:
  *
- *  - a thread that runs a call of ours gets its registers back. To be its tracer the second must
- *    wait for the warden to be gone: the process is held by SIGSTOP meanwhile, some microseconds,
- *    and goes on with SIGCONT,
+ *  - a thread that runs a call of ours gets its registers and signal mask back. To be its tracer
+ *    the second must wait for the warden to be gone: the process is held by SIGSTOP meanwhile,
+ *    some microseconds, and goes on with SIGCONT,
  *  - a userfaultfd that was made and not closed is closed, memory that was mapped unmapped, and
- *    what was borrowed has its content again; a signal mask is what it was, a connection leaves
- *    repair mode.
+ *    what was borrowed has its content again; a connection leaves repair mode.
  *
- * Killed together with the warden (cgroup.kill) it can do nothing; killed alone, or where
- * somebody else traces the warden (strace -f), the warden goes on without.
+ * Killed together with the warden (cgroup.kill) it can do nothing, and when it is killed over its
+ * work the process may stay stopped; killed alone, or where somebody else traces the warden
+ * (strace -f), the warden goes on without.
  */
 #ifndef ICP_INJECT_SECOND_H
 #define ICP_INJECT_SECOND_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -43,18 +44,24 @@ void journal_use(struct journal *j);
 /* Wait until the second is there, not for long. */
 void note_await_second(void);
 
-/* @t has all signals blocked, and t->mask is its own. note_forget(): no longer. */
+/* @t has all signals blocked, and t->mask is its own. note_forget(): all of it is as before. */
 void note_mask(const struct tracee *t);
 void note_forget(pid_t tid);
 /* There is nothing left of @tid to put right. */
 void note_gone(pid_t tid);
 
-/* @t, noted, runs @call, from the instruction at @insn; @saved are its own registers. NULL: it
- * has them. */
-void note_call(const struct tracee *t, const struct arch_regs *saved, uint64_t insn,
-	       const struct warden_call *call);
-/* The call that was noted last has returned. */
-void note_result(const struct tracee *t, uint64_t insn, const struct warden_call *call);
+/* @tid, noted, will have other registers than @saved, its own, to run calls from the instruction
+ * at @insn. */
+void note_registers(pid_t tid, const struct arch_regs *saved, uint64_t insn);
+/* It runs @call; has run it, with call->ret. */
+void note_call(pid_t tid, const struct warden_call *call);
+void note_result(pid_t tid, const struct warden_call *call);
+/* It was seen to be stopped by SIGSTOP and the like, or not to be any more. */
+void note_stopped(pid_t tid, bool stopped);
+
+/* What takes back a call that has made something in a process, and who should run it; 0: nothing
+ * is left to take back. */
+pid_t note_undo(uint64_t *insn, struct warden_call *call);
 
 /* @len bytes at @addr of @pid are borrowed, and what they held; 0: no longer. No more than
  * NOTE_MEMORY. */

@@ -205,27 +205,39 @@ static int run_to_syscall(struct tracee *t, bool *sigstop)
 		if (sig == SYSCALL_STOP)
 			return 0;
 		if (status >> 16 == PTRACE_EVENT_STOP) {
+			note_stopped(t->tid, sig != SIGTRAP);
 			if (interrupted)
 				return -EBUSY;
 		} else if (sig == SIGSTOP) {
 			*sigstop = true; /* can't be blocked; sent again when we are done */
+			note_stopped(t->tid, true);
 		} else {
 			return -EFAULT; /* all others are blocked, so it is a fault */
 		}
 	}
 }
 
+/*
+ * It enters the kernel for a call that does nothing, which becomes ours there: a thread under
+ * seccomp that loses its tracer at the entry goes on to its filter with what it has.
+ */
 static int run_one(struct tracee *t, const struct arch_regs *saved, uint64_t insn,
 		   struct warden_call *call, bool *sigstop)
 {
 	struct arch_regs regs = *saved;
 	int err;
 
-	arch_call_setup(&regs, insn, call);
-	note_call(t, saved, insn, call);
+	arch_call_setup(&regs, insn, &arch_no_call);
 	err = arch_regs_set(t->tid, &regs);
 	if (!err)
 		err = run_to_syscall(t, sigstop);
+	if (!err)
+		err = arch_regs_get(t->tid, &regs);
+	if (err)
+		return err;
+	arch_call_replace(&regs, call);
+	note_call(t->tid, call);
+	err = arch_regs_set(t->tid, &regs);
 	if (!err)
 		err = run_to_syscall(t, sigstop);
 	if (!err)
@@ -233,7 +245,7 @@ static int run_one(struct tracee *t, const struct arch_regs *saved, uint64_t ins
 	if (err)
 		return err;
 	call->ret = arch_call_result(&regs);
-	note_result(t, insn, call);
+	note_result(t->tid, call);
 	return 0;
 }
 
@@ -248,22 +260,23 @@ static int put_back(struct tracee *t, const struct arch_regs *saved, bool *sigst
 
 	if (!err && ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL))
 		err = -errno;
-	if (!err)
-		note_call(t, NULL, 0, NULL);
 	while (!err) {
 		if (ptrace(PTRACE_CONT, t->tid, NULL, NULL))
 			return -errno;
 		err = tracee_wait(t, UINT64_MAX, &status);
-		if (!err && status >> 16 == PTRACE_EVENT_STOP)
+		if (!err && status >> 16 == PTRACE_EVENT_STOP) {
+			note_stopped(t->tid, *sigstop || WSTOPSIG(status) != SIGTRAP);
 			break;
+		}
 		if (!err && WSTOPSIG(status) == SIGSTOP) {
 			*sigstop = true;
+			note_stopped(t->tid, true);
 			err = ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) ? -errno : 0;
 		}
 	}
 	if (!err && ptrace(PTRACE_SETOPTIONS, t->tid, NULL, PTRACE_O_TRACESYSGOOD))
 		err = -errno;
-	return err ? err : tracee_unblock(t);
+	return err;
 }
 
 size_t inject_run(struct tracee *t, uint64_t insn, struct warden_call *calls, size_t n,
@@ -283,6 +296,7 @@ size_t inject_run(struct tracee *t, uint64_t insn, struct warden_call *calls, si
 		*err = tracee_block(t);
 	if (*err || !n)
 		return 0;
+	note_registers(t->tid, &saved, insn);
 	while (done < n && !*err) {
 		*err = run_one(t, &saved, insn, &calls[done], &sigstop);
 		done += !*err;
@@ -290,6 +304,8 @@ size_t inject_run(struct tracee *t, uint64_t insn, struct warden_call *calls, si
 	back = put_back(t, &saved, &sigstop);
 	if (sigstop)
 		kill(t->pid, SIGSTOP);
+	if (!back)
+		back = tracee_unblock(t);
 	if (*err == -EBUSY)
 		refuse(*err, "thread %d of process %d can not run: is its cgroup frozen?",
 		       t->tid, t->pid);

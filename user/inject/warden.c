@@ -23,18 +23,19 @@ struct warden {
 	bool frozen; /* a freeze has succeeded, and no thaw was asked for */
 };
 
-int warden_send(int sock, const void *data, size_t len, int fd)
+int warden_send(int sock, const void *head, size_t head_len, const void *data, size_t len,
+		int fd)
 {
 	union {
 		char buf[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = {0};
-	const char *at = data;
+	struct iovec iov[2] = {{(void *)head, head_len}, {(void *)data, len}};
 
-	while (len) {
-		struct iovec iov = {(void *)at, len};
-		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-		ssize_t put;
+	while (iov[0].iov_len || iov[1].iov_len) {
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+		size_t put, of_head;
+		ssize_t sent;
 
 		if (fd >= 0) {
 			msg.msg_control = control.buf;
@@ -45,13 +46,17 @@ int warden_send(int sock, const void *data, size_t len, int fd)
 						 .cmsg_type = SCM_RIGHTS};
 			memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof(fd));
 		}
-		put = sendmsg(sock, &msg, MSG_NOSIGNAL);
-		if (put < 0 && errno == EINTR)
+		sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+		if (sent < 0 && errno == EINTR)
 			continue;
-		if (put < 0)
+		if (sent < 0)
 			return -errno;
-		at += put;
-		len -= (size_t)put;
+		put = (size_t)sent;
+		of_head = put < iov[0].iov_len ? put : iov[0].iov_len;
+		iov[0].iov_base = (char *)iov[0].iov_base + of_head;
+		iov[0].iov_len -= of_head;
+		iov[1].iov_base = (char *)iov[1].iov_base + (put - of_head);
+		iov[1].iov_len -= put - of_head;
 		fd = -1;
 	}
 	return 0;
@@ -91,9 +96,7 @@ static int ask(struct warden *w, const struct warden_request *q, const void *in,
 	_cleanup_fd_ int fd = -1;
 	int err;
 
-	err = warden_send(w->sock, q, sizeof(*q), -1);
-	if (!err && q->len)
-		err = warden_send(w->sock, in, q->len, -1);
+	err = warden_send(w->sock, q, sizeof(*q), in, q->len, -1);
 	if (!err)
 		err = receive_reply(w->sock, reply, &fd);
 	if (!err && reply->len) {
@@ -342,9 +345,8 @@ static int send_ask(struct warden *w, const struct warden_ask *a)
 				   .addr = a->addr,
 				   .room = (uint32_t)a->len,
 				   .len = (uint32_t)len};
-	int err = warden_send(w->sock, &q, sizeof(q), -1);
 
-	return err || !len ? err : warden_send(w->sock, in, len, -1);
+	return warden_send(w->sock, &q, sizeof(q), in, len, -1);
 }
 
 static int receive_ask(struct warden *w, struct warden_ask *a)
@@ -421,24 +423,51 @@ int warden_leave_stopped(struct warden *w)
 	return ask(w, &q, NULL, &r, NULL, NULL);
 }
 
-int warden_repair(struct warden *w, pid_t pid, int fd, struct repair_state *out, void *data,
-		  size_t room)
+static int send_repair(struct warden *w, const struct warden_repair *ask)
 {
 	struct warden_request q = {.op = WARDEN_REPAIR,
-				   .id = pid,
-				   .request = (uint64_t)fd,
-				   .room = (uint32_t)(sizeof(*out) + room)};
-	_cleanup_free_ char *got = NULL;
-	struct warden_reply r;
-	int err = room > WARDEN_DATA_MAX - sizeof(*out)
-			  ? refuse(-E2BIG, "there are %zu bytes to send", room)
-			  : ask(w, &q, NULL, &r, (void **)&got, NULL);
+				   .id = ask->pid,
+				   .request = (uint64_t)ask->fd,
+				   .room = (uint32_t)(sizeof(*ask->out) + ask->room)};
 
-	if (err)
+	return warden_send(w->sock, &q, sizeof(q), NULL, 0, -1);
+}
+
+/* @answer: the warden's, or of what there is none. */
+static int receive_repair(struct warden *w, const struct warden_repair *ask,
+			  struct warden_reply *answer)
+{
+	int fd = -1, err = receive_reply(w->sock, answer, &fd);
+
+	if (err || answer->err)
 		return err;
-	memcpy(out, got, sizeof(*out));
-	memcpy(data, got + sizeof(*out), room);
-	return 0;
+	if (answer->len != sizeof(*ask->out) + ask->room)
+		return -EPROTO;
+	err = io_read_full(w->sock, ask->out, sizeof(*ask->out));
+	return err ? err : io_read_full(w->sock, ask->data, ask->room);
+}
+
+int warden_repair(struct warden *w, const struct warden_repair *list, size_t n)
+{
+	int err = 0, broken = 0;
+
+	if (n > WARDEN_REPAIRS)
+		return refuse(-EINVAL, "read %zu connections", n);
+	for (size_t i = 0; i < n; i++)
+		if (list[i].room > WARDEN_DATA_MAX - sizeof(*list[i].out))
+			return refuse(-E2BIG, "there are %zu bytes to send", list[i].room);
+	for (size_t i = 0; i < n && !broken; i++)
+		broken = send_repair(w, &list[i]);
+	for (size_t i = 0; i < n && !broken; i++) {
+		struct warden_reply r = {0};
+
+		broken = receive_repair(w, &list[i], &r);
+		if (!broken && r.err && !err)
+			err = refuse(r.err, "%s", r.text);
+	}
+	return broken ? refuse(-EPIPE, "the warden has died (%s); what it had frozen runs on",
+			       strerror(-broken))
+		      : err;
 }
 
 int warden_hold(struct warden *w, const char *table)

@@ -146,11 +146,18 @@ int warden_leave_stopped(struct warden *w) _must_use_;
 int warden_remove_later(struct warden *w, const char *path) _must_use_;
 
 /*
- * Frozen only: repair_read() (repair.h) of the connection that @pid has as descriptor @fd. @out
- * and the @room bytes of @data are filled.
+ * Frozen only: repair_read() (repair.h) of the connections that processes have as descriptors.
+ * Asked for together, as each answer is awaited by the frozen job. On an error all were tried.
  */
-int warden_repair(struct warden *w, pid_t pid, int fd, struct repair_state *out, void *data,
-		  size_t room) _must_use_;
+#define WARDEN_REPAIRS 64
+struct warden_repair {
+	pid_t pid;
+	int fd;
+	struct repair_state *out; /* filled */
+	void *data;		  /* of @room bytes, filled */
+	size_t room;
+};
+int warden_repair(struct warden *w, const struct warden_repair *list, size_t n) _must_use_;
 
 /* Delete this table of nft (family inet) when the warden ends; NULL: no longer. */
 int warden_hold(struct warden *w, const char *table) _must_use_;

@@ -85,8 +85,22 @@ static int find_thread(struct server *s, pid_t tid, struct tracee **out)
 	return 0;
 }
 
+/* icp-bpf is dead or late, and something that a call has made is still there. */
+static void undo_rest(struct server *s)
+{
+	struct warden_call call;
+	uint64_t insn;
+	pid_t tid = note_undo(&insn, &call);
+	struct tracee *t = tid ? freeze_find(&s->freeze, tid) : NULL;
+	int err;
+
+	if (t && t->state == TRACEE_STOPPED)
+		inject_run(t, insn, &call, 1, &err);
+}
+
 static void thaw(struct server *s)
 {
+	undo_rest(s);
 	freeze_release(&s->freeze);
 	s->frozen = false;
 }
@@ -523,8 +537,7 @@ static int serve_one(struct server *s)
 		snprintf(r.text, sizeof(r.text), "%s", err_text(r.err));
 		r.len = 0;
 	}
-	err = warden_send(s->sock, &r, sizeof(r), fd);
-	return err || !r.len ? err : warden_send(s->sock, s->data.data, r.len, -1);
+	return warden_send(s->sock, &r, sizeof(r), s->data.data, r.len, fd);
 }
 
 /* Sleep until there is a request (> 0), or something else to look at (0), or nobody to serve (<
@@ -574,6 +587,7 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 		if (ready > 0 && serve_one(&s))
 			break;
 	}
+	undo_rest(&s);
 	freeze_fini(&s.freeze);
 	vec_free(&s.data);
 	for (int i = 0; i < 2 && s.remove[i]; i++) {

@@ -40,6 +40,7 @@ struct end {
 
 struct ends {
 	VEC(struct end) list;
+	size_t read; /* how many of them are */
 };
 
 static void free_ends(void *slot)
@@ -217,16 +218,34 @@ static int note_options(int fd, Icp__TcpStream *t)
 	return 0;
 }
 
-/* The warden does what must not be left half done. When it dies over it, so might the repair
- * mode stay on. */
-static int read_repair(struct state_process *p, pid_t pid, int number, int fd,
-		       struct repair_state *r, ProtobufCBinaryData *to_send)
-{
-	int bytes = 0, reuse = 0, err;
-	socklen_t len = sizeof(reuse);
+/* A connection that is being read. */
+struct reading {
+	struct end *end;
+	int fd, reuse;
+	struct repair_state state;
+};
 
-	if (ioctl(fd, SIOCOUTQ, &bytes) ||
-	    getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len))
+static int open_end(const struct end *e)
+{
+	_cleanup_fd_ int pidfd = (int)syscall(SYS_pidfd_open, e->pid, 0);
+	int fd = -1;
+
+	if (pidfd >= 0)
+		fd = (int)syscall(SYS_pidfd_getfd, pidfd, e->fd, 0);
+	return fd < 0 ? fail(-errno, "look into descriptor %d", e->fd) : fd;
+}
+
+static int begin_reading(struct reading *r, struct warden_repair *ask)
+{
+	ProtobufCBinaryData *to_send = &r->end->s->stream->to_send;
+	socklen_t len = sizeof(r->reuse);
+	int bytes = 0, err;
+
+	r->fd = open_end(r->end);
+	if (r->fd < 0)
+		return r->fd;
+	if (ioctl(r->fd, SIOCOUTQ, &bytes) ||
+	    getsockopt(r->fd, SOL_SOCKET, SO_REUSEADDR, &r->reuse, &len))
 		return fail(-errno, "look at a connection");
 	err = check_to_send((uint32_t)bytes);
 	if (err)
@@ -236,40 +255,56 @@ static int read_repair(struct state_process *p, pid_t pid, int number, int fd,
 	to_send->data = malloc((size_t)bytes + 1);
 	if (!to_send->data)
 		return fail(-ENOMEM, "note a connection");
-	err = warden_repair(p->warden, pid, number, r, to_send->data, (size_t)bytes);
-	if (err)
-		repair_end(fd, reuse);
-	else
-		to_send->len = r->to_send;
-	return err;
+	*ask = (struct warden_repair){r->end->pid, r->end->fd, &r->state, to_send->data,
+				      (size_t)bytes};
+	return 0;
 }
 
-static int read_stream(struct state_process *p, struct end *e)
+static int finish_reading(struct reading *r)
 {
-	_cleanup_fd_ int pidfd = (int)syscall(SYS_pidfd_open, e->pid, 0), fd = -1;
-	Icp__TcpStream *t = e->s->stream;
-	struct repair_state r;
+	Icp__InetSocket *s = r->end->s;
+	Icp__TcpStream *t = s->stream;
 	int err;
 
-	if (pidfd >= 0)
-		fd = (int)syscall(SYS_pidfd_getfd, pidfd, e->fd, 0);
-	if (fd < 0)
-		return fail(-errno, "look into descriptor %d", e->fd);
-	err = read_repair(p, e->pid, e->fd, fd, &r, &t->to_send);
-	if (err)
-		return err;
+	t->to_send.len = r->state.to_send;
 	/* the end of the other side may have come meanwhile */
-	e->s->state = state_of(fd);
-	if (!tcp_is_connected(e->s->state)) { /* reset in this moment */
+	s->state = state_of(r->fd);
+	if (!tcp_is_connected(s->state)) { /* reset in this moment */
 		icp__tcp_stream__free_unpacked(t, NULL);
-		e->s->stream = NULL;
+		s->stream = NULL;
 		return 0;
 	}
-	note_state(&r, t);
-	err = check_urgent(fd, e->s);
+	note_state(&r->state, t);
+	err = check_urgent(r->fd, s);
 	if (!err)
-		err = read_data(fd, r.to_read, &t->received);
-	return err ? err : note_options(fd, t);
+		err = read_data(r->fd, r->state.to_read, &t->received);
+	return err ? err : note_options(r->fd, t);
+}
+
+/* Of at most WARDEN_REPAIRS. The warden does what must not be left half done; if it has died, its
+ * second should have ended it. */
+static int read_streams(struct state_process *p, struct end *ends, size_t n)
+{
+	struct warden_repair asks[WARDEN_REPAIRS];
+	struct reading list[WARDEN_REPAIRS];
+	size_t begun = 0;
+	int err = 0, failed;
+
+	while (begun < n && !err) {
+		list[begun] = (struct reading){.end = &ends[begun], .fd = -1};
+		err = begin_reading(&list[begun], &asks[begun]);
+		begun++;
+	}
+	if (!err) {
+		err = failed = warden_repair(p->warden, asks, n);
+		for (size_t i = 0; i < n && failed; i++)
+			repair_end(list[i].fd, list[i].reuse);
+	}
+	for (size_t i = 0; i < n && !err; i++)
+		err = finish_reading(&list[i]);
+	for (size_t i = 0; i < begun; i++)
+		cleanup_fd(&list[i].fd);
+	return err;
 }
 
 /* ---- both ends in the job ---- */
@@ -319,9 +354,9 @@ static int settle_pair(struct state_process *p, struct end *a, struct end *b)
 		int err = 0;
 
 		if (!is_covered(b, a))
-			err = read_stream(p, a);
+			err = read_streams(p, a, 1);
 		else if (!is_covered(a, b))
-			err = read_stream(p, b);
+			err = read_streams(p, b, 1);
 		else
 			break;
 		if (err)
@@ -336,13 +371,14 @@ static int settle_pair(struct state_process *p, struct end *a, struct end *b)
 	return 0;
 }
 
-static int dump_stream(struct state_process *p, struct file_jobs *jobs,
+/* It is read with the others of its process, in dumped(). */
+static int note_stream(struct state_process *p, struct file_jobs *jobs,
 		       const struct description *d, int fd, Icp__InetSocket *s)
 {
 	void **slot = file_jobs_slot(jobs, FILE_TCP);
-	struct end end = {p->target->pid, d->info.fd, s}, *e, *peer;
-	const char *table;
+	struct end *e = NULL;
 	struct ends *ends;
+	const char *table;
 	int err = 0;
 
 	if (p->job->how.kill) {
@@ -354,21 +390,43 @@ static int dump_stream(struct state_process *p, struct file_jobs *jobs,
 		s->held = strdup(table);
 	}
 	s->stream = malloc(sizeof(*s->stream));
+	if (s->stream)
+		icp__tcp_stream__init(s->stream);
 	if (!*slot)
 		*slot = calloc(1, sizeof(*ends));
 	ends = *slot;
-	if (!s->stream || !ends || (p->job->how.kill && !s->held))
+	if (ends)
+		e = vec_push(&ends->list);
+	if (!s->stream || !e || (p->job->how.kill && !s->held))
 		return fail(-ENOMEM, "note a connection");
-	icp__tcp_stream__init(s->stream);
-	err = read_stream(p, &end);
-	if (err || !s->stream)
-		return err;
-	peer = find_peer(ends, &end);
-	err = peer ? settle_pair(p, peer, &end) : 0;
-	e = vec_push(&ends->list);
-	if (!e)
-		return fail(-ENOMEM, "note a connection");
-	*e = end;
+	*e = (struct end){p->target->pid, d->info.fd, s};
+	return 0;
+}
+
+/* With an end of it that was read before. */
+static int settle(struct state_process *p, struct ends *ends, struct end *e)
+{
+	struct end *peer = e->s->stream ? find_peer(ends, e) : NULL;
+
+	return peer && peer < e ? settle_pair(p, peer, e) : 0;
+}
+
+static int dumped(struct state_process *p, struct file_jobs *jobs)
+{
+	struct ends *ends = *file_jobs_slot(jobs, FILE_TCP);
+	int err = 0;
+
+	while (ends && ends->read < ends->list.n && !err) {
+		struct end *from = &ends->list.data[ends->read];
+		size_t n = ends->list.n - ends->read;
+
+		if (n > WARDEN_REPAIRS)
+			n = WARDEN_REPAIRS;
+		err = read_streams(p, from, n);
+		for (size_t i = 0; i < n && !err; i++)
+			err = settle(p, ends, from + i);
+		ends->read += n;
+	}
 	return err;
 }
 
@@ -410,7 +468,7 @@ static int dump(struct state_process *p, struct file_jobs *jobs, struct descript
 	if (p->job->how.no_restart || (!tcp_is_connected(s->state) && !s->read_shut))
 		return 0;
 	if (tcp_is_connected(s->state) && !p->job->how.tcp_close)
-		return dump_stream(p, jobs, d, fd, s);
+		return note_stream(p, jobs, d, fd, s);
 	if (ioctl(fd, SIOCINQ, &unread))
 		return fail(-errno, "look at a socket");
 	return read_data(fd, (uint32_t)unread, &s->unread);
@@ -421,6 +479,7 @@ const struct fd_kind fd_tcp = {
 	.text = "a TCP socket",
 	.check = check,
 	.dump = dump,
+	.dumped = dumped,
 	.finish = inet_finish,
 	.free_note = inet_free,
 	.free_slot = free_ends,

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "state/inet.h"
 #include "state/sock.h"
 
@@ -92,6 +93,8 @@ static const struct sock_option options[] = {
 };
 
 #define N_OPTIONS (sizeof(options) / sizeof(*options))
+#define MOST_OPTIONS (SOCK_OPTIONS_MAX + N_OPTIONS) /* of both lists */
+#define USUAL_NS 1000000000ull
 
 /* Of both lists, by number; NULL after the last. */
 static const struct sock_option *nth_option(size_t i)
@@ -132,34 +135,83 @@ static int add_option(Icp__InetSocket *s, const struct sock_option *o,
 	return 0;
 }
 
-static int compare_option(int fd, int fresh, const struct sock_option *o, Icp__InetSocket *s)
-{
-	ProtobufCBinaryData value = {0}, usual = {0};
-	int err = sock_get(fd, o->level, o->name, &value);
+/*
+ * The options of a new socket of the same kind as the last one that was looked at: a server has
+ * thousands alike, and a job waits, frozen. An administrator may change what is usual, so not for
+ * long.
+ */
+static struct usual {
+	uint32_t family, type, protocol;
+	uint64_t since; /* ns; 0: nothing is known */
+	ProtobufCBinaryData values[MOST_OPTIONS];
+	bool known[MOST_OPTIONS];
+} usual;
 
-	if (!err)
-		err = sock_get(fresh, o->level, o->name, &usual);
-	if (!err && value.len &&
-	    (value.len != usual.len || memcmp(value.data, usual.data, value.len)))
-		err = add_option(s, o, value);
-	else
-		free(value.data);
-	free(usual.data);
+static void forget_usual(void)
+{
+	for (size_t i = 0; i < MOST_OPTIONS; i++)
+		free(usual.values[i].data);
+	usual = (struct usual){0};
+}
+
+static void begin_usual(const Icp__InetSocket *s)
+{
+	if (usual.family == s->family && usual.type == s->type &&
+	    usual.protocol == s->protocol && now_ns() - usual.since < USUAL_NS)
+		return;
+	forget_usual();
+	usual.family = s->family;
+	usual.type = s->type;
+	usual.protocol = s->protocol;
+	usual.since = now_ns();
+}
+
+/* @fresh: a new socket, made when it is needed, or -1. */
+static int find_usual(size_t i, const Icp__InetSocket *s, int *fresh)
+{
+	const struct sock_option *o = nth_option(i);
+	int err;
+
+	if (usual.known[i])
+		return 0;
+	if (*fresh < 0)
+		*fresh = socket((int)s->family, (int)s->type | SOCK_CLOEXEC, (int)s->protocol);
+	if (*fresh < 0)
+		return fail(-errno, "make a socket to compare with");
+	err = sock_get(*fresh, o->level, o->name, &usual.values[i]);
+	usual.known[i] = !err;
 	return err;
 }
 
-/* @fresh: a new socket of the same kind. */
-static int compare_options(int fd, int fresh, Icp__InetSocket *s)
+static int compare_option(int fd, size_t i, int *fresh, Icp__InetSocket *s)
 {
+	const struct sock_option *o = nth_option(i);
+	const ProtobufCBinaryData *as_usual = &usual.values[i];
+	ProtobufCBinaryData value = {0};
+	int err = sock_get(fd, o->level, o->name, &value);
+
+	if (!err)
+		err = find_usual(i, s, fresh);
+	if (!err && value.len &&
+	    (value.len != as_usual->len || memcmp(value.data, as_usual->data, value.len)))
+		return add_option(s, o, value);
+	free(value.data);
+	return err;
+}
+
+static int compare_options(int fd, Icp__InetSocket *s)
+{
+	_cleanup_fd_ int fresh = -1;
 	const struct sock_option *o;
 	int err = 0;
 
 	s->options = calloc(sock_n_options + N_OPTIONS, sizeof(*s->options));
 	if (!s->options)
 		return fail(-ENOMEM, "note a socket");
+	begin_usual(s);
 	for (size_t i = 0; (o = nth_option(i)) && !err; i++)
 		if (is_for(o, s))
-			err = compare_option(fd, fresh, o, s);
+			err = compare_option(fd, i, &fresh, s);
 	return err;
 }
 
@@ -173,15 +225,10 @@ static int get_int(int fd, int level, int name)
 
 int inet_dump_options(int fd, Icp__InetSocket *s)
 {
-	_cleanup_fd_ int fresh =
-		socket((int)s->family, (int)s->type | SOCK_CLOEXEC, (int)s->protocol);
-
-	if (fresh < 0)
-		return fail(-errno, "make a socket to compare with");
 	s->send_buffer = (uint32_t)get_int(fd, SOL_SOCKET, SO_SNDBUF);
 	s->receive_buffer = (uint32_t)get_int(fd, SOL_SOCKET, SO_RCVBUF);
 	s->buffer_lock = (uint32_t)get_int(fd, SOL_SOCKET, SO_BUF_LOCK);
-	return compare_options(fd, fresh, s);
+	return compare_options(fd, s);
 }
 
 /* ---- restart ---- */

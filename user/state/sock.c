@@ -63,6 +63,7 @@ const struct sock_option sock_options[] = {
 	OPTION(SO_PEEK_OFF, SOCK_UDP | SOCK_UNIX, 0),
 };
 const size_t sock_n_options = sizeof(sock_options) / sizeof(*sock_options);
+_Static_assert(sizeof(sock_options) / sizeof(*sock_options) <= SOCK_OPTIONS_MAX, "");
 
 static const struct sock_option *of_unix(uint32_t name)
 {

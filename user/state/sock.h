@@ -24,6 +24,7 @@ enum {
 /* With inet_set_...(); the others in between. Unix sockets get all in one go, in this order. */
 enum { SOCK_EARLY = 1, /* before bind() */ SOCK_LAST = 2, /* when the data is there */ };
 extern const struct sock_option sock_options[];
+#define SOCK_OPTIONS_MAX 64
 extern const size_t sock_n_options;
 
 /* Its value, malloc'ed, as sock_set() takes it; nothing where the kernel or family lacks it. */

@@ -5,9 +5,12 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 
+#include "inject/freeze.h"
+
 #define THREADS 4
 #define KILLS 100
 #define WARDEN_KILLS 300
+#define MASK_KILLS 200
 #define ROUNDS 200
 
 struct board {
@@ -275,6 +278,111 @@ static void test_warden_killed(void **state)
 		      (unsigned long)board->broken_off, WARDEN_KILLS);
 }
 
+/* A warden that breaks off by a fault ends, and what it had frozen runs on. */
+static void test_warden_crashes(void **state)
+{
+	static const unsigned char trap[] = {0x0f, 0x0b}; /* ud2 */
+	struct warden *w;
+	char path[32];
+	pid_t pid;
+	int mem;
+
+	board = shared(sizeof(*board));
+	assert_ok(warden_open(&w));
+	pid = spawn(busy, NULL);
+	wait_for(board->ready == THREADS);
+	assert_ok(warden_freeze(w, &pid, 1, true, 60000, NULL));
+	snprintf(path, sizeof(path), "/proc/%d/mem", child_of(getpid()));
+	mem = open(path, O_WRONLY);
+	assert_true(mem >= 0);
+	wait_for(pwrite(mem, trap, sizeof(trap), (off_t)(uintptr_t)freeze_drain) ==
+		 sizeof(trap));
+	close(mem);
+	if (!warden_thaw(w, NULL))
+		assert_int_equal(warden_thaw(w, NULL), -EPIPE);
+	warden_close(w);
+	assert_runs(pid);
+	end(pid);
+}
+
+/* The mask is as it was, and a stop or a going on that was asked for meanwhile comes. */
+struct masked {
+	_Atomic uint64_t rounds, wrong;
+	_Atomic bool stop_it;
+	pid_t pid;
+};
+
+static struct masked *masked;
+
+static void mask_checker(void *arg)
+{
+	sigset_t one, old;
+
+	(void)arg;
+	sigemptyset(&one);
+	sigaddset(&one, SIGUSR2);
+	for (;; masked->rounds++) {
+		pthread_sigmask(SIG_BLOCK, &one, &old);
+		masked->wrong += sigismember(&old, SIGTERM) == 1;
+		pthread_sigmask(SIG_SETMASK, &old, NULL);
+	}
+}
+
+/* Freezes it, sends a signal, and injects calls until its warden is killed. */
+static void bereft_injecting(void *arg)
+{
+	struct warden_call calls[8];
+	pid_t pid = masked->pid;
+	struct warden *w;
+	int err;
+
+	(void)arg;
+	if (warden_open(&w) || warden_freeze(w, &pid, 1, true, 60000, NULL))
+		_exit(1);
+	kill(pid, masked->stop_it ? SIGSTOP : SIGCONT);
+	do {
+		for (size_t i = 0; i < 8; i++)
+			calls[i] = (struct warden_call){.nr = SYS_getpid};
+		err = warden_inject(w, pid, calls, 8);
+		board->operations++;
+	} while (!err);
+	warden_close(w);
+	_exit(err != -EPIPE);
+}
+
+static void test_stops_and_masks(void **state)
+{
+	board = shared(sizeof(*board));
+	masked = shared(sizeof(*masked));
+	masked->pid = spawn(mask_checker, NULL);
+	wait_for(masked->rounds > 0);
+	srand(3);
+	for (int i = 0; i < MASK_KILLS; i++) {
+		uint64_t since = board->operations, rounds;
+		pid_t owner;
+		int status;
+
+		masked->stop_it = i % 2;
+		if (i % 4 > 1) /* it is stopped already */
+			kill(masked->pid, SIGSTOP);
+		owner = spawn(bereft_injecting, NULL);
+		wait_for(board->operations > since + 2);
+		usleep((unsigned)rand() % 1000);
+		kill(child_of(owner), SIGKILL);
+		waitpid(owner, &status, 0);
+		assert_int_equal(status, 0);
+		if (masked->stop_it) {
+			wait_for(state_of(masked->pid, masked->pid) == 'T');
+			kill(masked->pid, SIGCONT);
+		}
+		rounds = masked->rounds;
+		wait_for(masked->rounds != rounds);
+		assert_int_equal(masked->wrong, 0);
+		assert_int_equal(status_of(masked->pid, masked->pid, "TracerPid"), 0);
+	}
+	end(masked->pid);
+}
+
 /* The warden is reaped, and takes no descriptor of ours with it. */
 static void test_close(void **state)
 {
@@ -312,6 +420,8 @@ int main(void)
 		cmocka_unit_test(test_close),
 		cmocka_unit_test(test_killed_at_any_moment),
 		cmocka_unit_test(test_warden_killed),
+		cmocka_unit_test(test_warden_crashes),
+		cmocka_unit_test(test_stops_and_masks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
