@@ -51,8 +51,9 @@ extern const struct warden_call arch_no_call;
 int arch_unearned_eintr(pid_t tid) _must_use_;
 
 /*
- * In @regs, those of @tid in a stop: a call that goes by the number of restart_syscall(2) gets its own number again, where a stop
- * of ours was what broke it off the first time.
+ * In @regs, those of @tid in a stop: a call that goes, or is about to go, by the number of
+ * restart_syscall(2) gets its own number again, where a stop of ours was what broke it off the
+ * first time.
  */
 void arch_name_call(pid_t tid, struct arch_regs *regs);
 

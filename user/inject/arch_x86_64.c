@@ -154,17 +154,28 @@ static int note_call(pid_t tid)
 	return err;
 }
 
+/* Let go on and stopped again before it did: at the instruction, to call restart_syscall(2). */
+static bool will_restart(const struct user_regs_struct *r)
+{
+	return r->rax == SYS_restart_syscall;
+}
+
 void arch_name_call(pid_t tid, struct arch_regs *regs)
 {
 	const struct noted *slot = slot_of(tid);
 	const struct user_regs_struct *was = &slot->regs;
 	struct user_regs_struct *r = &regs->user;
 
-	if (slot->tid == tid && r->orig_rax == SYS_restart_syscall &&
-	    (long)r->rax == -ERESTART_RESTARTBLOCK && r->rip == was->rip &&
-	    r->rsp == was->rsp && r->rdi == was->rdi && r->rsi == was->rsi &&
-	    r->rdx == was->rdx && r->r10 == was->r10)
+	if (slot->tid != tid || r->rsp != was->rsp || r->rdi != was->rdi ||
+	    r->rsi != was->rsi || r->rdx != was->rdx || r->r10 != was->r10)
+		return;
+	if (r->orig_rax == SYS_restart_syscall && (long)r->rax == -ERESTART_RESTARTBLOCK &&
+	    r->rip == was->rip)
 		r->orig_rax = was->orig_rax;
+	if (will_restart(r) && r->rip + arch_syscall_len == was->rip) {
+		r->rax = was->orig_rax;
+		r->orig_rax = -1ul;
+	}
 }
 
 /*
@@ -290,10 +301,24 @@ static unsigned long restarted_call(pid_t tid, const struct user_regs_struct *r)
 	return (op == 0 || op == WAIT_BITSET) && r->r10 >= PTR ? SYS_futex : SYS_poll;
 }
 
+static bool holds_syscall(pid_t tid, unsigned long addr)
+{
+	unsigned char code[2];
+	struct iovec to = {code, sizeof(code)}, from = {(void *)addr, sizeof(code)};
+
+	return process_vm_readv(tid, &to, 1, &from, 1, 0) == sizeof(code) &&
+	       !memcmp(code, arch_syscall_insn, sizeof(code));
+}
+
 void arch_restart_anew(pid_t tid, struct arch_regs *regs)
 {
-	struct user_regs_struct *r = &regs->user;
+	struct user_regs_struct *r = &regs->user, after = *r;
 
+	after.rip += arch_syscall_len;
+	if (will_restart(r) && holds_syscall(tid, r->rip)) {
+		r->rax = restarted_call(tid, &after);
+		r->orig_rax = -1ul;
+	}
 	if ((long)r->orig_rax < 0 || (long)r->rax != -ERESTART_RESTARTBLOCK)
 		return;
 	r->rax = r->orig_rax == SYS_restart_syscall ? restarted_call(tid, r) : r->orig_rax;

@@ -595,6 +595,15 @@ void freeze_release(struct freeze *f)
 	f->since = 0;
 }
 
+void freeze_see_off(struct freeze *f)
+{
+	uint64_t until = now_ns() + PATIENCE_MS * MS;
+
+	do {
+		freeze_drain(f);
+	} while (f->stragglers.n && wait_sigchld(until));
+}
+
 void freeze_fini(struct freeze *f)
 {
 	freeze_release(f);

@@ -49,6 +49,8 @@ int freeze_most(struct freeze *f, pid_t pid) _must_use_;
 
 /* Let everybody run on. Always works. */
 void freeze_release(struct freeze *f);
+/* Wait for the stragglers, not for long. */
+void freeze_see_off(struct freeze *f);
 void freeze_fini(struct freeze *f);
 
 /* Look at what waitpid() has to say: the deaths of frozen threads, stragglers that stopped.

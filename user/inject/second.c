@@ -23,7 +23,8 @@
 #include "proc/tasks.h"
 
 #define THREADS 64
-#define AWAIT_NS 50000000
+#define TERMINAL_STOPS (1ull << (SIGTSTP - 1) | 1ull << (SIGTTIN - 1) | 1ull << (SIGTTOU - 1))
+#define AWAIT_S 2		 /* a processor that is busy; nothing is held yet */
 #define RELEASE_NS 2000000000ull /* how long the dying warden may take to let go */
 
 struct noted_thread {
@@ -31,6 +32,7 @@ struct noted_thread {
 	pid_t pid;
 	uint64_t mask;
 	_Atomic bool stopped;  /* by SIGSTOP and the like, or it is about to */
+	uint64_t terminal;     /* for the second: stops of a terminal that wait */
 	_Atomic bool has_ours; /* our registers; its own are in saved */
 	_Atomic bool in_call;
 	uint64_t insn;
@@ -89,7 +91,7 @@ void journal_use(struct journal *j)
 
 void note_await_second(void)
 {
-	struct timespec most = {.tv_nsec = AWAIT_NS};
+	struct timespec most = {.tv_sec = AWAIT_S};
 
 	if (journal && !journal->present)
 		syscall(SYS_futex, &journal->present, FUTEX_WAIT, 0, &most, NULL, 0);
@@ -311,12 +313,16 @@ static int in_hand(pid_t tid)
 	return at && sscanf(at, " %d", &code) == 1 && code < NSIG ? code : 0;
 }
 
-/* Of what was sent while it was held the last counts: each of both takes the other one back. */
+/* What a terminal has sent is sent again later, as SIGCONT takes it back. Of what was sent while it was held the last counts: each of both takes the other one back. */
 static void see_stops(struct noted_thread *n)
 {
 	uint64_t waiting = pending(n->pid, n->tid);
+	int hand = in_hand(n->tid);
 
-	if (waiting & 1ull << (SIGSTOP - 1) || in_hand(n->tid) == SIGSTOP)
+	if (hand)
+		waiting |= 1ull << (hand - 1);
+	n->terminal = waiting & TERMINAL_STOPS;
+	if (waiting & 1ull << (SIGSTOP - 1))
 		n->stopped = true;
 	else if (waiting & 1ull << (SIGCONT - 1))
 		n->stopped = false;
@@ -390,7 +396,7 @@ static void give_back_registers(struct journal *j, const struct noted_thread *n)
 }
 
 /*
- * False: it lives, and has our registers still. Held by SIGSTOP and with all signals blocked it
+ * False: it lives, and is not as it was. Held by SIGSTOP and with all signals blocked it
  * can have no other one in its hands.
  */
 static bool put_right(struct journal *j, const struct noted_thread *n)
@@ -399,7 +405,7 @@ static bool put_right(struct journal *j, const struct noted_thread *n)
 	int status, err;
 
 	if (!seize(n, &status))
-		return !n->has_ours || is_dying(n->tid);
+		return is_dying(n->tid);
 	if (n->has_ours)
 		give_back_registers(j, n);
 	else if (status >> 16 && arch_unearned_eintr(n->tid))
@@ -445,6 +451,18 @@ static bool stays_stopped(const struct journal *j, pid_t pid)
 	return false;
 }
 
+static void let_go_on(const struct journal *j, const struct noted_thread *n)
+{
+	if (stays_stopped(j, n->pid)) {
+		kill(n->pid, SIGSTOP);
+		return;
+	}
+	kill(n->pid, SIGCONT);
+	for (int sig = SIGTSTP; sig <= SIGTTOU; sig++)
+		if (n->terminal & 1ull << (sig - 1))
+			kill(n->pid, sig);
+}
+
 void second_serve(struct journal *j, pid_t warden)
 {
 	bool there = !ptrace(PTRACE_SEIZE, warden, NULL, PTRACE_O_TRACEEXIT);
@@ -468,6 +486,6 @@ void second_serve(struct journal *j, pid_t warden)
 	undo_last(j);
 	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
 		if (n->tid)
-			kill(n->pid, stays_stopped(j, n->pid) ? SIGSTOP : SIGCONT);
+			let_go_on(j, n);
 	_exit(0);
 }

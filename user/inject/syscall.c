@@ -287,6 +287,9 @@ size_t inject_run(struct tracee *t, uint64_t insn, struct warden_call *calls, si
 	size_t done = 0;
 	int back;
 
+	*err = 0;
+	if (!n)
+		return 0;
 	*err = arch_regs_get(t->tid, &saved);
 	if (!*err)
 		*err = check_thread(t, &saved, insn);
@@ -294,7 +297,7 @@ size_t inject_run(struct tracee *t, uint64_t insn, struct warden_call *calls, si
 		*err = leave_rseq(t->tid, &saved);
 	if (!*err)
 		*err = tracee_block(t);
-	if (*err || !n)
+	if (*err)
 		return 0;
 	note_registers(t->tid, &saved, insn);
 	while (done < n && !*err) {

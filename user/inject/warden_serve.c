@@ -96,6 +96,8 @@ static void undo_rest(struct server *s)
 
 	if (t && t->state == TRACEE_STOPPED)
 		inject_run(t, insn, &call, 1, &err);
+	if (tid)
+		note_gone(tid); /* nobody will have it in hand again */
 }
 
 static void thaw(struct server *s)
@@ -195,7 +197,7 @@ static int try_uffd(struct server *s, const struct warden_request *q, struct war
 	}
 	if (!s->frozen) {
 		r->ns = s->freeze.since;
-		freeze_release(&s->freeze);
+		thaw(s);
 		r->ns = now_ns() - r->ns;
 	}
 	if (err == -ESRCH)
@@ -588,6 +590,9 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 			break;
 	}
 	undo_rest(&s);
+	freeze_release(&s.freeze);
+	/* whoever only now stops for us must not be left with what that does to its call */
+	freeze_see_off(&s.freeze);
 	freeze_fini(&s.freeze);
 	vec_free(&s.data);
 	for (int i = 0; i < 2 && s.remove[i]; i++) {

@@ -191,6 +191,28 @@ static int read_data(int fd, uint32_t len, ProtobufCBinaryData *out)
 	return got == (ssize_t)len ? 0 : fail(got < 0 ? -errno : -EIO, "read a connection");
 }
 
+static int look_at_end(int fd, Icp__InetSocket *s)
+{
+	struct pollfd look = {.fd = fd, .events = POLLRDHUP};
+
+	if (poll(&look, 1, 0) < 0)
+		return fail(-errno, "look at a socket");
+	/* a socket that was never connected isn't shut */
+	s->read_shut = look.revents & POLLRDHUP;
+	s->error = look.revents & POLLERR;
+	return 0;
+}
+
+/* What a connection that is over has left. */
+static int read_unread(int fd, Icp__InetSocket *s)
+{
+	int unread = 0;
+
+	if (ioctl(fd, SIOCINQ, &unread))
+		return fail(-errno, "look at a socket");
+	return read_data(fd, (uint32_t)unread, &s->unread);
+}
+
 static void note_state(const struct repair_state *r, Icp__TcpStream *t)
 {
 	t->rcv_nxt = r->rcv_nxt;
@@ -272,7 +294,8 @@ static int finish_reading(struct reading *r)
 	if (!tcp_is_connected(s->state)) { /* reset in this moment */
 		icp__tcp_stream__free_unpacked(t, NULL);
 		s->stream = NULL;
-		return 0;
+		err = look_at_end(r->fd, s);
+		return err || !s->read_shut ? err : read_unread(r->fd, s);
 	}
 	note_state(&r->state, t);
 	err = check_urgent(r->fd, s);
@@ -314,10 +337,11 @@ static bool is_same(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
 	return a->len && a->len == b->len && !memcmp(a->data, b->data, a->len);
 }
 
+/* Among those before @of. */
 static struct end *find_peer(struct ends *ends, const struct end *of)
 {
-	vec_each (e, &ends->list)
-		if (e != of && e->s->stream && is_same(&e->s->name, &of->s->peer) &&
+	for (struct end *e = ends->list.data; e < of; e++)
+		if (e->s->stream && is_same(&e->s->name, &of->s->peer) &&
 		    is_same(&e->s->peer, &of->s->name))
 			return e;
 	return NULL;
@@ -408,7 +432,7 @@ static int settle(struct state_process *p, struct ends *ends, struct end *e)
 {
 	struct end *peer = e->s->stream ? find_peer(ends, e) : NULL;
 
-	return peer && peer < e ? settle_pair(p, peer, e) : 0;
+	return peer ? settle_pair(p, peer, e) : 0;
 }
 
 static int dumped(struct state_process *p, struct file_jobs *jobs)
@@ -449,29 +473,22 @@ static int note_wanted(const struct fd_info *f, Icp__InetSocket *s)
 static int dump(struct state_process *p, struct file_jobs *jobs, struct description *d)
 {
 	_cleanup_fd_ int fd = fd_borrow(p, d->info.fd);
-	struct pollfd look = {.fd = fd, .events = POLLRDHUP};
 	Icp__InetSocket *s = NULL;
-	int err = fd < 0 ? fd : inet_dump(fd, &s), unread = 0;
+	int err = fd < 0 ? fd : inet_dump(fd, &s);
 
 	d->note = s;
 	if (err)
 		return err;
-	if (poll(&look, 1, 0) < 0)
-		return fail(-errno, "look at a socket");
-	if (s->state == TCP_SYN_SENT)
+	err = look_at_end(fd, s);
+	if (!err && s->state == TCP_SYN_SENT)
 		err = note_wanted(&d->info, s);
 	if (err)
 		return err;
-	/* a socket that was never connected isn't shut */
-	s->read_shut = look.revents & POLLRDHUP;
-	s->error = look.revents & POLLERR;
 	if (p->job->how.no_restart || (!tcp_is_connected(s->state) && !s->read_shut))
 		return 0;
 	if (tcp_is_connected(s->state) && !p->job->how.tcp_close)
 		return note_stream(p, jobs, d, fd, s);
-	if (ioctl(fd, SIOCINQ, &unread))
-		return fail(-errno, "look at a socket");
-	return read_data(fd, (uint32_t)unread, &s->unread);
+	return read_unread(fd, s);
 }
 
 const struct fd_kind fd_tcp = {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* System calls that we interrupt go on: no EINTR, no early return, no signal lost. */
 #include "unit/inject/helpers.h"
+#include "inject/arch.h"
 #include "lib/scratch.h"
 
 #include <linux/aio_abi.h>
@@ -13,6 +14,7 @@
 #include <sys/inotify.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
+#include <sys/ptrace.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
@@ -606,11 +608,52 @@ static void test_earned_eintr_is_kept(void **state)
 	end(pid);
 }
 
+static void sleeper(void *arg)
+{
+	nanosleep(&(struct timespec){.tv_sec = 1000}, NULL);
+}
+
+/*
+ * Let go and stopped again before it got there, a thread is about to call restart_syscall(2),
+ * which is of no use to a thread of another process: it would say EINTR. The moment takes a
+ * preemption in the kernel, so its registers are made here.
+ */
+static void test_sleep_is_named(void **state)
+{
+	pid_t pid = spawn(sleeper, NULL);
+	struct arch_regs regs, about;
+	unsigned long nr;
+
+	wait_for(syscall_of(pid, pid) == SYS_clock_nanosleep);
+	assert_int_equal(ptrace(PTRACE_SEIZE, pid, NULL, NULL), 0);
+	assert_int_equal(ptrace(PTRACE_INTERRUPT, pid, NULL, NULL), 0);
+	assert_int_equal(waitpid(pid, NULL, __WALL), pid);
+	assert_ok(arch_regs_get(pid, &regs));
+	nr = regs.user.orig_rax;
+	assert_int_equal(nr, SYS_clock_nanosleep);
+
+	about = regs;
+	about.user.rax = SYS_restart_syscall;
+	about.user.rip -= arch_syscall_len;
+	regs = about;
+	arch_restart_anew(pid, &regs); /* nothing is noted: by its code */
+	assert_int_equal(regs.user.rax, nr);
+	assert_int_equal(regs.user.rip, about.user.rip);
+	assert_int_equal(regs.user.orig_rax, -1);
+
+	assert_ok(arch_unearned_eintr(pid));
+	arch_name_call(pid, &about);
+	assert_int_equal(about.user.rax, nr);
+	assert_int_equal(about.user.orig_rax, -1);
+	end(pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_calls_go_on),
 		cmocka_unit_test(test_earned_eintr_is_kept),
+		cmocka_unit_test(test_sleep_is_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
