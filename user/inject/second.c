@@ -66,6 +66,10 @@ struct journal {
 	} repair;
 };
 
+#define each_note(n, j)                                                                        \
+	for (__typeof__((j)->threads[0]) *n = (j)->threads; n < (j)->threads + THREADS; n++)   \
+		if (n->tid)
+
 static struct journal *journal;
 
 struct journal *journal_new(void)
@@ -445,8 +449,8 @@ static void undo_last(struct journal *j)
 
 static bool stays_stopped(const struct journal *j, pid_t pid)
 {
-	for (const struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid && n->pid == pid && n->stopped)
+	each_note (n, j)
+		if (n->pid == pid && n->stopped)
 			return true;
 	return false;
 }
@@ -471,21 +475,17 @@ void second_serve(struct journal *j, pid_t warden)
 	syscall(SYS_futex, &j->present, FUTEX_WAKE, 1, NULL, NULL, 0);
 	if (!there || !await_exit(warden))
 		_exit(0);
-	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid)
-			see_stops(n);
-	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid)
-			hold_process(n->pid, n->tid);
+	each_note (n, j)
+		see_stops(n);
+	each_note (n, j)
+		hold_process(n->pid, n->tid);
 	leave_repair(j);
 	return_memory(j);
 	ptrace(PTRACE_DETACH, warden, NULL, NULL);
-	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid)
-			n->stopped |= !put_right(j, n);
+	each_note (n, j)
+		n->stopped |= !put_right(j, n);
 	undo_last(j);
-	for (struct noted_thread *n = j->threads; n < j->threads + THREADS; n++)
-		if (n->tid)
-			let_go_on(j, n);
+	each_note (n, j)
+		let_go_on(j, n);
 	_exit(0);
 }

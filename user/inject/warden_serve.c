@@ -589,8 +589,7 @@ void warden_serve(int sock, int owner_pidfd, int owner)
 		if (ready > 0 && serve_one(&s))
 			break;
 	}
-	undo_rest(&s);
-	freeze_release(&s.freeze);
+	thaw(&s);
 	/* whoever only now stops for us must not be left with what that does to its call */
 	freeze_see_off(&s.freeze);
 	freeze_fini(&s.freeze);

@@ -110,6 +110,27 @@ static void busy(void *arg)
 	checker((void *)0);
 }
 
+static pid_t start_busy(void)
+{
+	pid_t pid;
+
+	board = shared(sizeof(*board));
+	pid = spawn(busy, NULL);
+	wait_for(board->ready == THREADS);
+	return pid;
+}
+
+/* It has the descriptors and mappings of @before, which is freed. */
+static void end_unchanged(pid_t pid, char *before)
+{
+	char *after = snapshot(pid);
+
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+	end(pid);
+}
+
 static bool all_moved(const uint64_t *since)
 {
 	for (int i = 0; i < THREADS; i++)
@@ -149,10 +170,8 @@ static void test_registers(void **state)
 	_cleanup_warden_ struct warden *w = NULL;
 	pid_t pid;
 
-	board = shared(sizeof(*board));
 	assert_ok(warden_open(&w));
-	pid = spawn(busy, NULL);
-	wait_for(board->ready == THREADS);
+	pid = start_busy();
 	for (int i = 0; i < ROUNDS; i++)
 		assert_ok(attach_and_freeze(w, pid));
 	assert_runs(pid);
@@ -187,13 +206,11 @@ static pid_t child_of(pid_t pid)
 
 static void test_killed_at_any_moment(void **state)
 {
-	char *before, *after;
+	char *before;
 	int traced_at_kill = 0;
 	pid_t pid;
 
-	board = shared(sizeof(*board));
-	pid = spawn(busy, NULL);
-	wait_for(board->ready == THREADS);
+	pid = start_busy();
 	before = snapshot(pid);
 	srand(1);
 	for (int i = 0; i < KILLS; i++) {
@@ -214,12 +231,8 @@ static void test_killed_at_any_moment(void **state)
 		assert_int_equal(count_threads(pid, true, 0), 0);
 		assert_runs(pid);
 	}
-	after = snapshot(pid);
-	assert_string_equal(before, after);
 	assert_int_equal(board->broken_off, 0);
-	free(before);
-	free(after);
-	end(pid);
+	end_unchanged(pid, before);
 	print_message("%d of %d kills while the target was traced\n", traced_at_kill, KILLS);
 }
 
@@ -244,12 +257,10 @@ static void bereft(void *arg)
 /* What only stopping does to a call may be seen then, nothing else. */
 static void test_warden_killed(void **state)
 {
-	char *before, *after;
+	char *before;
 	pid_t pid;
 
-	board = shared(sizeof(*board));
-	pid = spawn(busy, NULL);
-	wait_for(board->ready == THREADS);
+	pid = start_busy();
 	before = snapshot(pid);
 	srand(2);
 	for (int i = 0; i < WARDEN_KILLS; i++) {
@@ -269,11 +280,7 @@ static void test_warden_killed(void **state)
 		naps = board->naps;
 		wait_for(board->naps != naps);
 	}
-	after = snapshot(pid);
-	assert_string_equal(before, after);
-	free(before);
-	free(after);
-	end(pid);
+	end_unchanged(pid, before);
 	print_message("epoll_wait() said EINTR %lu times in %d kills\n",
 		      (unsigned long)board->broken_off, WARDEN_KILLS);
 }
@@ -287,10 +294,8 @@ static void test_warden_crashes(void **state)
 	pid_t pid;
 	int mem;
 
-	board = shared(sizeof(*board));
 	assert_ok(warden_open(&w));
-	pid = spawn(busy, NULL);
-	wait_for(board->ready == THREADS);
+	pid = start_busy();
 	assert_ok(warden_freeze(w, &pid, 1, true, 60000, NULL));
 	snprintf(path, sizeof(path), "/proc/%d/mem", child_of(getpid()));
 	mem = open(path, O_WRONLY);
